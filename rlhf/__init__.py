@@ -1,0 +1,1 @@
+"""The work itself: algorithms, models, training, evaluation, data, feedback, adapters. No orchestration."""

@@ -1,0 +1,35 @@
+"""Advantages and returns.
+
+Shapes: B responses, T response tokens.
+"""
+
+import torch
+from torch import Tensor
+
+from rlhf.algorithms.masks import masked_variance
+
+
+def gae(
+    rewards_BT: Tensor, values_BT: Tensor, mask_BT: Tensor, *, gamma: float, lam: float
+) -> tuple[Tensor, Tensor]:
+    """Return advantages and returns (B, T) by generalised advantage estimation (Schulman et al. 2015, eq. 16).
+
+    A_t = sum over k of (gamma * lam)^k * delta_(t+k), delta_t = r_t + gamma * V_(t+1) - V_t. Value t is that of the
+    state in which token t is chosen; after the last token there is nothing to come, so its next value is 0.
+    """
+    rewards_BT = rewards_BT.masked_fill(~mask_BT, 0.0)
+    values_BT = values_BT.masked_fill(~mask_BT, 0.0)  # hence the value after the last token is 0
+    next_values_BT = torch.cat([values_BT[:, 1:], torch.zeros_like(values_BT[:, :1])], dim=1)
+    deltas_BT = rewards_BT + gamma * next_values_BT - values_BT
+    advantage_B = torch.zeros_like(deltas_BT[:, 0])
+    advantages: list[Tensor] = []
+    for t in reversed(range(deltas_BT.shape[1])):
+        advantage_B = deltas_BT[:, t] + gamma * lam * advantage_B
+        advantages.append(advantage_B)
+    advantages_BT = torch.stack(advantages[::-1], dim=1).masked_fill(~mask_BT, 0.0)
+    return advantages_BT, advantages_BT + values_BT
+
+
+def explained_variance(values_BT: Tensor, returns_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """Return 1 - Var(return - value) / Var(return) over the tokens that count: 1 is perfect, 0 is a constant."""
+    return 1 - masked_variance(returns_BT - values_BT, mask_BT) / (masked_variance(returns_BT, mask_BT) + 1e-8)

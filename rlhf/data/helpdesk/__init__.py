@@ -1,0 +1,1 @@
+"""The embedded helpdesk world: facts, texts, simulated raters, and the utility that only evaluation sees."""

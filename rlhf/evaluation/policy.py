@@ -1,0 +1,155 @@
+"""One policy on the held-out prompts: sample, score, measure KL, and judge against the SFT policy by prompt."""
+
+from pathlib import Path
+
+import polars as pl
+import torch
+
+from rlhf.data.chat import decode_response, encode_prompt, stop_ids
+from rlhf.data.helpdesk.world import World
+from rlhf.evaluation.intervals import bootstrap_mean, wilson
+from rlhf.evaluation.judges import with_gold
+from rlhf.models.loading import load_policy
+from rlhf.models.precision import Precision, autocast
+from rlhf.models.reward import RewardModel
+from rlhf.models.sampling import response_logprobs, sample
+from schemas.config import EvaluateConfig
+from schemas.errors import ConfigError, DataRejected
+from schemas.reports import CurvePoint, Interval, PolicyEvaluation
+
+
+def respond(
+    policy: Path,
+    reference: Path,
+    reward: Path,
+    prompts: pl.DataFrame,
+    config: EvaluateConfig,
+    *,
+    seed: int,
+    precision: Precision,
+    device: str = "cpu",
+) -> pl.DataFrame:
+    """Sample one response per held-out prompt (table `samples`); the same seed picks the same prompts.
+
+    `kl` is the k1 estimate of one response: the sum over its tokens of policy minus reference log-probability
+    at the sampling temperature, in nats. `score` reads the very ids that were sampled, never re-encoded text.
+    """
+    chosen = prompts.sample(min(config.num_prompts, prompts.height), seed=seed)
+    model, tokenizer = load_policy(policy, device=device)
+    pad_id = int(tokenizer.pad_token_id)
+    prompt_ids = [encode_prompt(tokenizer, messages) for messages in chosen["prompt"].to_list()]
+    with torch.no_grad(), autocast(precision):
+        completions = sample(
+            model,
+            prompt_ids,
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+            stop=stop_ids(model, tokenizer),
+            pad_id=pad_id,
+            batch_size=config.batch_size,
+            generator=torch.Generator(device=device).manual_seed(seed),
+        )
+        response_ids = [completion.ids for completion in completions]
+
+        def totals(path: Path) -> list[float]:
+            logprobs = response_logprobs(
+                model if path == policy else load_policy(path, device=device)[0],
+                prompt_ids,
+                response_ids,
+                temperature=config.temperature,
+                pad_id=pad_id,
+                batch_size=config.batch_size,
+            )
+            return [float(tokens_T.sum()) for tokens_T in logprobs]
+
+        scores = RewardModel.load(reward, device=device).normalised_scores(
+            [prompt + response for prompt, response in zip(prompt_ids, response_ids, strict=True)],
+            batch_size=config.batch_size,
+        )
+        # The reference against itself is zero by definition.
+        kls = (
+            [0.0] * len(completions)
+            if policy == reference
+            else [ours - theirs for ours, theirs in zip(totals(policy), totals(reference), strict=True)]
+        )
+    return chosen.select("prompt_id", "prompt").with_columns(
+        pl.Series("response", [decode_response(tokenizer, ids) for ids in response_ids], dtype=pl.String),
+        pl.Series("tokens", [len(ids) for ids in response_ids], dtype=pl.Int64),
+        pl.Series("finished", [completion.finished for completion in completions], dtype=pl.Boolean),
+        pl.Series("score", scores.tolist(), dtype=pl.Float64),
+        pl.Series("kl", kls, dtype=pl.Float64),
+    )
+
+
+def evaluate(
+    name: str,
+    samples: pl.DataFrame,
+    baseline: pl.DataFrame | None,
+    config: EvaluateConfig,
+    *,
+    world: World | None,
+    seed: int,
+) -> PolicyEvaluation:
+    """Summarise a policy's samples and, prompt by prompt, how often the judge prefers them to the baseline's."""
+    if config.judge == "utility" and world is None:
+        raise ConfigError(
+            "evaluate.judge=utility, but this data has no hidden utility; set evaluate.judge=reward"
+        )
+    judged = with_gold(samples, world)
+    win_rate = None if baseline is None else _win_rate(judged, with_gold(baseline, world), config, seed)
+
+    def mean(column: str) -> Interval:
+        return bootstrap_mean(
+            judged[column].to_numpy(),
+            confidence=config.confidence,
+            samples=config.bootstrap_samples,
+            seed=seed,
+        )
+
+    def share(column: str) -> Interval:
+        return wilson(int(judged[column].sum()), judged.height, config.confidence)
+
+    return PolicyEvaluation(
+        name=name,
+        win_rate=win_rate and win_rate.value,
+        win_rate_low=win_rate and win_rate.low,
+        win_rate_high=win_rate and win_rate.high,
+        kl=_mean(judged, "kl"),
+        score=mean("score"),
+        gold=mean("gold") if world is not None else None,
+        right=share("right") if world is not None else None,
+        rude=share("rude") if world is not None else None,
+        length=_mean(judged, "tokens"),
+        eos_rate=_mean(judged, "finished"),
+        num_prompts=judged.height,
+    )
+
+
+def _win_rate(
+    judged: pl.DataFrame, baseline: pl.DataFrame, config: EvaluateConfig, seed: int
+) -> Interval:
+    verdict = "gold" if config.judge == "utility" else "score"
+    pairs = judged.join(baseline, on="prompt_id", validate="1:1", suffix="_baseline")
+    if not pairs.height == judged.height == baseline.height:
+        raise DataRejected(
+            f"{judged.height} samples and {baseline.height} of the baseline share {pairs.height} prompts; "
+            "wanted the same prompts on both sides: sample both with the same seed and evaluate section"
+        )
+    ours, theirs = pairs[verdict].to_numpy(), pairs[f"{verdict}_baseline"].to_numpy()
+    outcomes = (ours > theirs) + 0.5 * (ours == theirs)
+    return bootstrap_mean(outcomes, confidence=config.confidence, samples=config.bootstrap_samples, seed=seed)
+
+
+def _mean(frame: pl.DataFrame, column: str) -> float:
+    return float(frame[column].to_numpy().mean())
+
+
+def annotate_curve(rollouts: pl.DataFrame, world: World | None) -> tuple[CurvePoint, ...]:
+    """Average KL, score and gold over the responses of each iteration of an online aligner (table `rollouts`)."""
+    points = (
+        with_gold(rollouts, world)
+        .group_by("iteration")
+        .agg(pl.mean("kl", "score", "gold"))
+        .sort("iteration")
+    )
+    return tuple(CurvePoint(**point) for point in points.iter_rows(named=True))

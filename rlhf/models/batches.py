@@ -1,0 +1,72 @@
+"""Prompts and responses side by side: one layout for the policy, the reference and the critic.
+
+Shapes: B responses, T response tokens, L prompt + response tokens, V vocabulary. Prompts are padded on the left and
+responses on the right, so that all responses begin in the same column and only T columns of logits are computed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.algorithms.logprobs import policy_logits
+from rlhf.algorithms.masks import length_mask
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseBatch:
+    """Token ids of prompts with their responses; the last T columns of the input are the states of the T choices."""
+
+    inputs_BL: Tensor
+    """What the model reads: all but the last response column, which nothing is predicted from."""
+    attention_BL: Tensor
+    """1 where a real token is."""
+    positions_BL: Tensor
+    """Counted from the first real token, so that left padding shifts no learned position."""
+    responses_BT: Tensor
+    mask_BT: Tensor
+    """True where a response token is."""
+
+
+def pad_left(sequences: Sequence[Sequence[int]], *, pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return ids and attention (B, L) with the padding in front."""
+    width = max(len(ids) for ids in sequences)
+    ids_BL = torch.tensor([[pad_id] * (width - len(ids)) + list(ids) for ids in sequences], device=device)
+    lengths_B = torch.tensor([len(ids) for ids in sequences], device=device)
+    return ids_BL, length_mask(lengths_B, width).flip(1).long()
+
+
+def positions(attention_BL: Tensor) -> Tensor:
+    """Return positions (B, L) counted from each row's first real token."""
+    return (attention_BL.cumsum(dim=1) - 1).clamp(min=0)
+
+
+def collate(
+    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], *, pad_id: int, device: torch.device
+) -> ResponseBatch:
+    """Lay out prompts and non-empty responses; masks come from lengths, never from ids."""
+    prompt_ids_BP, prompt_attention_BP = pad_left(prompts, pad_id=pad_id, device=device)
+    width = max(len(ids) for ids in responses)
+    responses_BT = torch.tensor([list(ids) + [pad_id] * (width - len(ids)) for ids in responses], device=device)
+    mask_BT = length_mask(torch.tensor([len(ids) for ids in responses], device=device), width)
+    attention_BL = torch.cat([prompt_attention_BP, mask_BT[:, :-1].long()], dim=1)
+    return ResponseBatch(
+        inputs_BL=torch.cat([prompt_ids_BP, responses_BT[:, :-1]], dim=1),
+        attention_BL=attention_BL,
+        positions_BL=positions(attention_BL),
+        responses_BT=responses_BT,
+        mask_BT=mask_BT,
+    )
+
+
+def response_logits(model: nn.Module, batch: ResponseBatch, *, temperature: float, pad_id: int) -> Tensor:
+    """Return the fp32 logits (B, T, V) that the batch's response tokens were, or would have been, drawn from."""
+    output = model(
+        input_ids=batch.inputs_BL,
+        attention_mask=batch.attention_BL,
+        position_ids=batch.positions_BL,
+        use_cache=False,
+        logits_to_keep=batch.responses_BT.shape[1],
+    )
+    return policy_logits(output.logits, temperature=temperature, pad_id=pad_id)

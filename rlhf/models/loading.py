@@ -1,0 +1,175 @@
+"""Policies on disk: load, check, save, import, and low-rank adapters."""
+
+from pathlib import Path
+from typing import Literal
+
+import peft
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from rlhf.data.chat import CHATML
+from rlhf.models.precision import attention_implementation
+from schemas.config.models import BaseModelConfig, LoraConfig
+from schemas.errors import ModelNotUsable, NotFound, StoreUnreachable
+
+_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
+"""Weights in safetensors, configuration and tokenizer: nothing that could run code."""
+
+
+def load_policy(path: str | Path, *, device: str = "cpu") -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Load a policy and its tokenizer from a folder: fp32 weights, evaluation mode, ready for chat."""
+    folder = Path(path)
+    tokenizer = load_tokenizer(folder)
+    _check_tokenizer(tokenizer, str(folder))
+    model = load_weights(folder, device)
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelNotUsable(
+            f"{folder}: the tokenizer has {len(tokenizer)} tokens and the model {rows} embeddings; "
+            "wanted a tokenizer that belongs to the model. Export both from the same checkpoint."
+        )
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Load the tokenizer of a folder without running code from it."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelNotUsable(f"{folder} has no tokenizer that can be loaded: {_first_line(error)}") from error
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ModelNotUsable(
+            f"{folder} has a {type(tokenizer).__name__}; wanted a fast tokenizer (tokenizer.json). Convert it first."
+        )
+    return tokenizer
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write weights (safetensors), configuration and tokenizer in the Hugging Face layout."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def import_base(config: BaseModelConfig, folder: Path | None, out: Path) -> None:
+    """Check an existing base model, complete its tokenizer as configured, and save it in fp32.
+
+    `folder` holds the files of a local or s3:// source; None means that `config.source` is a hub id.
+    """
+    source = folder or _download(config)
+    tokenizer = load_tokenizer(source)
+    if config.chat_template is not None:
+        tokenizer.chat_template = CHATML if config.chat_template == "chatml" else config.chat_template
+    if config.pad_token is not None:
+        if config.pad_token not in tokenizer.get_vocab():
+            raise ModelNotUsable(
+                f"base.pad_token={config.pad_token!r} is not in the vocabulary of {config.source}; name a token "
+                "that the tokenizer has and never uses in text."
+            )
+        tokenizer.pad_token = config.pad_token
+    _check_tokenizer(tokenizer, config.source)
+    model = load_weights(source, "cpu")
+    model.config.pad_token_id = tokenizer.pad_token_id
+    save_model(model, tokenizer, out)
+    load_policy(out)
+
+
+def attach_lora(
+    model: PreTrainedModel, config: LoraConfig, task: Literal["CAUSAL_LM", "SEQ_CLS"]
+) -> PreTrainedModel:
+    """Freeze the model and add low-rank adapters to it (Hu et al. 2021); a scalar head stays trainable."""
+    return peft.get_peft_model(model, peft_config(config, task))  # type: ignore[return-value]  # a PeftModel acts as one
+
+
+def peft_config(config: LoraConfig, task: Literal["CAUSAL_LM", "SEQ_CLS"]) -> peft.LoraConfig:
+    """Translate the section into peft's own configuration."""
+    targets = config.target_modules
+    return peft.LoraConfig(
+        task_type=task,
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        bias=config.bias,
+    )
+
+
+def merge(model: PreTrainedModel) -> PreTrainedModel:
+    """Fold the adapters into the fp32 weights and return the plain model; a model without adapters is returned as is."""
+    return model.merge_and_unload() if isinstance(model, peft.PeftModel) else model
+
+
+def load_weights(
+    folder: Path, device: str, kind: type = AutoModelForCausalLM, **options: int
+) -> PreTrainedModel:
+    """Load fp32 weights of one architecture from a folder, in evaluation mode; safetensors only, no remote code."""
+    if not any(folder.glob("*.safetensors")):
+        raise ModelNotUsable(
+            f"{folder} has no *.safetensors file; wanted weights in that format (pickled weights can run code). "
+            "Convert the model with `save_pretrained`."
+        )
+    try:
+        model: PreTrainedModel = kind.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            attn_implementation=attention_implementation(device),
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            **options,
+        )
+    except (OSError, ValueError) as error:
+        raise ModelNotUsable(
+            f"{folder} cannot be loaded as {kind.__name__.removeprefix('AutoModelFor')}: {_first_line(error)}"
+        ) from error
+    return model.to(device).eval()
+
+
+def _check_tokenizer(tokenizer: PreTrainedTokenizerFast, source: str) -> None:
+    if not tokenizer.chat_template:
+        raise ModelNotUsable(
+            f"{source}: the tokenizer has no chat template. Set base.chat_template to a Jinja template or to `chatml`."
+        )
+    if tokenizer.eos_token_id is None:
+        raise ModelNotUsable(f"{source}: the tokenizer has no EOS token, so responses could never end.")
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        found = (
+            "no pad token"
+            if tokenizer.pad_token_id is None
+            else f"EOS ({tokenizer.eos_token}) as its pad token"
+        )
+        raise ModelNotUsable(
+            f"{source}: the tokenizer has {found}; wanted a pad token that is not EOS. "
+            "Set base.pad_token to a token that never occurs in text."
+        )
+
+
+def _download(config: BaseModelConfig) -> Path:
+    if config.revision is None:
+        raise ModelNotUsable(
+            f"base.source={config.source} is a hub id without base.revision; name a commit, tag or branch, so that "
+            "the run can be repeated."
+        )
+    try:
+        return Path(snapshot_download(config.source, revision=config.revision, allow_patterns=_HUB_FILES))
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise NotFound(
+            f"The Hugging Face hub has no {config.source} at revision {config.revision}: {_first_line(error)}"
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise StoreUnreachable(
+            f"The Hugging Face hub did not give {config.source}: {_first_line(error)}. "
+            "Check the network, or name a local folder."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]

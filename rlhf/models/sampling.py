@@ -1,0 +1,166 @@
+"""Draw responses from a causal language model, and score given ones, by one and the same distribution.
+
+Shapes: B live responses, T response tokens, L prompt + response tokens. Works for any transformers causal model.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rlhf.algorithms.logprobs import inverse_cdf, policy_logits, token_logprobs
+from rlhf.models.batches import collate, pad_left, positions, response_logits
+from schemas.errors import ModelNotUsable
+
+OnToken = Callable[[int, int], None]
+"""Called with the prompt's index and the token id, as soon as a token is drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled response."""
+
+    ids: list[int]
+    """Token ids, the stop id included; never the pad id."""
+    logprobs: list[float]
+    """Log-probability of each id under the tempered distribution it was drawn from, in nats."""
+    finished: bool
+    """True if a stop id ended it, False if the token limit did."""
+
+
+@torch.no_grad()
+def sample(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    stop: frozenset[int],
+    pad_id: int,
+    batch_size: int,
+    generator: torch.Generator,
+    on_token: OnToken | None = None,
+) -> list[Completion]:
+    """Return one response per prompt, in order, drawn with the (CPU) generator and nothing else.
+
+    Each prompt has random numbers of its own, so that the batch size does not change what is drawn.
+    """
+    _check_fits(model, prompts, max_new_tokens=max_new_tokens, stop=stop, pad_id=pad_id)
+    uniforms = torch.rand(len(prompts), max_new_tokens, generator=generator)
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    completions: dict[int, Completion] = {}
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        drawn = _decode(
+            model,
+            [prompts[row] for row in rows],
+            uniforms[rows],
+            temperature=temperature,
+            stop=stop,
+            pad_id=pad_id,
+            on_token=None if on_token is None else lambda index, token, rows=rows: on_token(rows[index], token),
+        )
+        completions.update(zip(rows, drawn, strict=True))
+    return [completions[row] for row in range(len(prompts))]
+
+
+@torch.no_grad()
+def response_logprobs(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    *,
+    temperature: float,
+    pad_id: int,
+    batch_size: int,
+) -> list[Tensor]:
+    """Return the log-probabilities (T of its own,) of each response's tokens, in nats, on the CPU."""
+    device = next(model.parameters()).device
+    order = sorted(range(len(prompts)), key=lambda row: len(responses[row]))
+    scored: dict[int, Tensor] = {}
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = collate(
+            [prompts[row] for row in rows], [responses[row] for row in rows], pad_id=pad_id, device=device
+        )
+        logits_BTV = response_logits(model, batch, temperature=temperature, pad_id=pad_id)
+        logprobs_BT = token_logprobs(logits_BTV, batch.responses_BT).cpu()
+        scored.update({row: logprobs_BT[index, : len(responses[row])] for index, row in enumerate(rows)})
+    return [scored[row] for row in range(len(prompts))]
+
+
+def _decode(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    uniforms_BT: Tensor,
+    *,
+    temperature: float,
+    stop: frozenset[int],
+    pad_id: int,
+    on_token: OnToken | None,
+) -> list[Completion]:
+    device = next(model.parameters()).device
+    ids_BL, attention_BL = pad_left(prompts, pad_id=pad_id, device=device)
+    positions_BL = positions(attention_BL)
+    uniforms_BT = uniforms_BT.to(device)
+    stops = torch.tensor(sorted(stop), device=device)
+    tokens: list[list[int]] = [[] for _ in prompts]
+    logprobs: list[list[float]] = [[] for _ in prompts]
+    live = list(range(len(prompts)))
+    cache = None
+    for step in range(uniforms_BT.shape[1]):
+        output = model(
+            input_ids=ids_BL,
+            attention_mask=attention_BL,
+            position_ids=positions_BL,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        cache = output.past_key_values
+        logits_BV = policy_logits(output.logits[:, -1], temperature=temperature, pad_id=pad_id)
+        drawn_B = inverse_cdf(logits_BV, uniforms_BT[:, step])
+        logprobs_B = token_logprobs(logits_BV[:, None], drawn_B[:, None]).squeeze(1)
+        for row, token, logprob in zip(live, drawn_B.tolist(), logprobs_B.tolist(), strict=True):
+            tokens[row].append(token)
+            logprobs[row].append(logprob)
+            if on_token is not None:
+                on_token(row, token)
+        going_B = (~torch.isin(drawn_B, stops)).nonzero().squeeze(1)
+        if len(going_B) < len(live):  # finished rows leave the batch: they cost nothing from here on
+            if not len(going_B):
+                break
+            live = [live[index] for index in going_B.tolist()]
+            cache.batch_select_indices(going_B)
+            uniforms_BT, attention_BL = uniforms_BT[going_B], attention_BL[going_B]
+            drawn_B, positions_BL = drawn_B[going_B], positions_BL[going_B]
+        ids_BL = drawn_B[:, None]
+        attention_BL = torch.cat([attention_BL, attention_BL.new_ones(len(live), 1)], dim=1)
+        positions_BL = positions_BL[:, -1:] + 1
+    return [
+        Completion(ids=ids, logprobs=scores, finished=ids[-1] in stop)
+        for ids, scores in zip(tokens, logprobs, strict=True)
+    ]
+
+
+def _check_fits(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stop: frozenset[int],
+    pad_id: int,
+) -> None:
+    if pad_id in stop:
+        raise ModelNotUsable(
+            f"The pad id {pad_id} is also a stop id, so no response could end. "
+            "Name another pad token (base.pad_token in the recipe)."
+        )
+    limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    longest = max(map(len, prompts), default=0)
+    if limit is not None and longest + max_new_tokens > limit:
+        raise ModelNotUsable(
+            f"A prompt of {longest} tokens and max_new_tokens={max_new_tokens} exceed the model's {limit} positions. "
+            "Lower max_new_tokens, shorten the prompts or take a model with more positions."
+        )

@@ -1,0 +1,78 @@
+"""Preference pairs as token ids, the same for the reward model and for DPO."""
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import polars as pl
+from transformers import PreTrainedTokenizerFast
+
+from rlhf.data.chat import encode_prompt, encode_response
+from schemas.errors import DataRejected
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """One comparison; the responses end with EOS unless they were cut."""
+
+    prompt_id: str
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int]
+    margin: float = 0.0
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt with the longer response."""
+        return len(self.prompt) + max(len(self.chosen), len(self.rejected))
+
+
+def encode_pairs(
+    tokenizer: PreTrainedTokenizerFast,
+    preferences: pl.DataFrame,
+    *,
+    max_length: int,
+    unfinished: Collection[tuple[str, str]] = (),
+) -> list[Pair]:
+    """Encode each preference, cut to `max_length` tokens; pairs that the cut makes equal are left out and counted.
+
+    `unfinished` names the (prompt_id, response) that the sampler cut off: they get no EOS.
+    """
+    prompts: dict[str, list[int]] = {}
+    pairs: list[Pair] = []
+    cut = 0
+    for row in preferences.iter_rows(named=True):
+        name = row["prompt_id"]
+        prompt = prompts.setdefault(name, []) or prompts.setdefault(
+            name, encode_prompt(tokenizer, row["prompt"])
+        )
+        room = max(max_length - len(prompt), 0)
+        whole = [
+            encode_response(tokenizer, text, finished=(name, text) not in unfinished)
+            for text in (row["chosen"], row["rejected"])
+        ]
+        cut += max(map(len, whole)) > room
+        chosen, rejected = (ids[:room] for ids in whole)
+        if chosen != rejected:
+            pairs.append(
+                Pair(
+                    prompt_id=name,
+                    prompt=prompt,
+                    chosen=chosen,
+                    rejected=rejected,
+                    margin=row["margin"] or 0.0,
+                )
+            )
+    if not pairs:
+        raise DataRejected(
+            f"None of the {len(preferences)} preferences differ within max_length={max_length} tokens; "
+            "raise max_length or check the data."
+        )
+    if cut:
+        logger.warning(
+            "%d of %d pairs were longer than max_length=%d and were cut; %d of them became equal and were left out",
+            cut, len(preferences), max_length, len(preferences) - len(pairs),
+        )  # fmt: skip
+    return pairs

@@ -1,0 +1,139 @@
+"""Language modelling of a corpus from random weights: a byte-level BPE tokenizer and a tiny Llama."""
+
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
+from trl import SFTConfig as TRLConfig
+
+from rlhf.models.loading import save_model
+from rlhf.models.precision import Precision, attention_implementation
+from rlhf.training.schedule import schedule
+from rlhf.training.sft import LanguageModelTrainer
+from rlhf.training.step import OnStep
+from rlhf.training.trl_adapter import arguments, train
+from schemas.config.models import ModelShape, PretrainConfig
+from schemas.config.supervised import OptimiserConfig
+from schemas.errors import DataRejected
+
+PAD, END, SYSTEM, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}"
+    "{% if message.role == 'assistant' %}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+"""One token per turn: at this size every token of a template costs time."""
+
+
+def fit(
+    texts: Iterable[str],
+    config: PretrainConfig,
+    *,
+    seed: int,
+    precision: Precision,
+    on_step: OnStep,
+    out: Path,
+) -> dict[str, float]:
+    """Train tokenizer and model on the texts, save both to `out`, and return the last steps' mean metrics."""
+    documents = list(texts)
+    tokenizer = train_tokenizer(documents, config.shape)
+    blocks = pack(tokenizer, documents, config.block_size)
+    optimiser = OptimiserConfig(
+        learning_rate=config.learning_rate,
+        batch_size=config.batch_size,
+        steps=config.steps,
+        warmup_fraction=config.warmup_fraction,
+        weight_decay=config.weight_decay,
+    )
+    set_seed(seed)
+    model = LlamaForCausalLM(_llama(tokenizer, config.shape, precision.device))
+    order = schedule(
+        [[row] for row in range(len(blocks))],
+        [config.block_size] * len(blocks),
+        batch_size=config.batch_size,
+        steps=config.steps,
+        seed=seed,
+    )
+    trainer = LanguageModelTrainer(
+        model=model,
+        args=arguments(
+            TRLConfig,
+            optimiser,
+            seed=seed,
+            precision=precision,
+            max_length=None,
+            dataset_kwargs={"skip_prepare_dataset": True},  # the blocks are packed
+        ),
+        train_dataset=Dataset.from_dict({"input_ids": blocks}).select(order),
+        data_collator=_collate,
+        processing_class=tokenizer,
+    )
+    metrics = train(trainer, precision, on_step)
+    save_model(trainer.model, tokenizer, out)
+    return metrics
+
+
+def train_tokenizer(documents: Iterable[str], shape: ModelShape) -> PreTrainedTokenizerFast:
+    """Learn a byte-level BPE vocabulary (every text can be encoded) with the chat template's own tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=shape.vocab_size,
+        special_tokens=[PAD, END, SYSTEM, USER, ASSISTANT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(documents, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        chat_template=CHAT_TEMPLATE,
+        additional_special_tokens=[SYSTEM, USER, ASSISTANT],
+        model_max_length=shape.max_positions,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def pack(tokenizer: PreTrainedTokenizerFast, documents: list[str], block_size: int) -> list[list[int]]:
+    """Lay the documents end to end, EOS after each, and cut blocks of `block_size` ids; the rest is dropped."""
+    encoded = tokenizer(documents, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    stream: Iterator[int] = chain.from_iterable([*ids, tokenizer.eos_token_id] for ids in encoded)
+    blocks = list(iter(lambda: list(islice(stream, block_size)), []))
+    if blocks and len(blocks[-1]) < block_size:
+        blocks.pop()
+    if not blocks:
+        raise DataRejected(
+            f"The corpus of {len(documents)} documents does not fill one block of {block_size} tokens; "
+            "add text or lower pretrain.block_size."
+        )
+    return blocks
+
+
+def _llama(tokenizer: PreTrainedTokenizerFast, shape: ModelShape, device: str) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_heads,
+        intermediate_size=shape.intermediate_size,
+        max_position_embeddings=shape.max_positions,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        attn_implementation=attention_implementation(device),
+    )
+
+
+def _collate(blocks: list[dict[str, list[int]]]) -> dict[str, Tensor]:
+    ids_BL = torch.tensor([block["input_ids"] for block in blocks])
+    return {"input_ids": ids_BL, "labels": ids_BL, "attention_mask": torch.ones_like(ids_BL)}

@@ -1,0 +1,1 @@
+"""Every shape that crosses a boundary: configuration, refs, tables, reports, errors. Never torch."""

@@ -1,0 +1,33 @@
+"""The one configuration tree of a pipeline run: sections, recipe loading, dotted overrides."""
+
+from schemas.config.aligners import AlignerConfig, DPOConfig, PPOConfig
+from schemas.config.data import DataConfig, FilesData, HelpdeskData
+from schemas.config.evaluation import EvaluateConfig, GateConfig
+from schemas.config.models import BaseModelConfig, LoraConfig, ModelShape, PretrainConfig
+from schemas.config.preferences import PreferencesConfig, SampleConfig
+from schemas.config.run import ComputeConfig, RunConfig
+from schemas.config.section import Section
+from schemas.config.supervised import OptimiserConfig, RewardConfig, SFTConfig
+
+__all__ = [
+    "AlignerConfig",
+    "BaseModelConfig",
+    "ComputeConfig",
+    "DPOConfig",
+    "DataConfig",
+    "EvaluateConfig",
+    "FilesData",
+    "GateConfig",
+    "HelpdeskData",
+    "LoraConfig",
+    "ModelShape",
+    "OptimiserConfig",
+    "PPOConfig",
+    "PreferencesConfig",
+    "PretrainConfig",
+    "RewardConfig",
+    "RunConfig",
+    "SFTConfig",
+    "SampleConfig",
+    "Section",
+]

@@ -1,0 +1,75 @@
+"""The root of the tree: one pipeline run."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from schemas.config.aligners import AlignerConfig, DPOConfig, PPOConfig
+from schemas.config.data import DataConfig, FilesData, HelpdeskData
+from schemas.config.evaluation import EvaluateConfig, GateConfig
+from schemas.config.models import BaseModelConfig, PretrainConfig
+from schemas.config.preferences import PreferencesConfig, SampleConfig
+from schemas.config.section import Section
+from schemas.config.supervised import RewardConfig, SFTConfig
+
+
+class ComputeConfig(Section):
+    """Device, threads and number type; `auto` measures and records its choice."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Literal["auto"] | int = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16 means autocast: weights, optimizer state, losses and attention stay fp32 on CPU."""
+
+
+STAGES = (
+    "validate", "pretrain", "sft", "sample", "preferences", "reward", "evaluate", "gate", "register", "report",
+)  # fmt: skip
+"""Names that an aligner may not take."""
+
+
+class RunConfig(Section):
+    """Everything that decides what a pipeline run does; secrets and endpoints come from the environment."""
+
+    name: str = Field("helpdesk", pattern=r"^[a-z][a-z0-9_-]*$")
+    """The recipe's name, the MLflow experiment's and the registered model's."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    compute: ComputeConfig = ComputeConfig()
+    data: DataConfig = HelpdeskData()
+    base: BaseModelConfig | None = None
+    """An existing model to start from; without it the base is pre-trained from the corpus."""
+    pretrain: PretrainConfig = PretrainConfig()
+    sft: SFTConfig = SFTConfig()
+    sample: SampleConfig = SampleConfig()
+    preferences: PreferencesConfig = PreferencesConfig()
+    reward: RewardConfig = RewardConfig()
+    aligners: tuple[AlignerConfig, ...] = Field((PPOConfig(), DPOConfig()), min_length=1)
+    """Compared in one table; each becomes a version of the registered model."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    gate: GateConfig = GateConfig()
+
+    @model_validator(mode="after")
+    def _aligner_names_differ(self) -> Self:
+        names = [aligner.name for aligner in self.aligners]
+        if len(set(names)) < len(names):
+            raise ValueError(f"aligners have the names {names}; give each a `name` of its own")
+        if taken := sorted(set(names) & {*STAGES, *type(self).model_fields}):
+            raise ValueError(f"an aligner is called {taken[0]!r}, which is a stage or section; choose another name")
+        return self
+
+    @model_validator(mode="after")
+    def _data_provides_what_stages_need(self) -> Self:
+        if isinstance(self.data, FilesData):
+            if self.base is None and not self.data.corpus:
+                raise ValueError("data.corpus is empty and no base is named; name one of the two")
+            if not self.data.demonstrations and not self.data.preferences:
+                raise ValueError("data.demonstrations and data.preferences are both empty; sft needs one of them")
+            if self.preferences.source == "files" and not self.data.preferences:
+                raise ValueError("preferences.source=files but data.preferences names no file")
+            if self.preferences.source == "raters":
+                raise ValueError("preferences.source=raters needs data.source=helpdesk; use preferences.source=files")
+            if self.evaluate.judge == "utility":
+                raise ValueError("evaluate.judge=utility needs data.source=helpdesk; use evaluate.judge=reward")
+        elif self.preferences.source == "files":
+            raise ValueError("preferences.source=files needs data.source=files")
+        return self

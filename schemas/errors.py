@@ -1,0 +1,69 @@
+"""Every error that a user can meet, and the exit code that goes with it.
+
+RLHFError                   exit 1: the work failed (infrastructure, training)
+├── ArtifactMissing         a ref names bytes that are not there
+├── DigestMismatch          the bytes are not the ones that the ref names
+├── TrackingUnreachable     the MLflow server does not answer
+├── StoreUnreachable        the object store does not answer or refuses
+├── PromotionConflict       the alias moved while a promotion was under way
+├── TrainingDiverged        a loss or a weight is no longer finite
+└── UserError               exit 2: the input is wrong; running again will not help
+    ├── ConfigError         an unknown key, a wrong type, values that contradict each other
+    ├── DataRejected        a file that cannot be used
+    ├── ModelNotUsable      a model or tokenizer that lacks what a stage needs
+    └── NotFound            a recipe, file, run, version or alias that does not exist
+
+Each takes one string (what was found, what was wanted, what to do), so that it survives pickling.
+"""
+
+
+class RLHFError(Exception):
+    """The base of every error that this project raises on purpose."""
+
+    exit_code = 1
+
+
+class ArtifactMissing(RLHFError, FileNotFoundError):
+    """A ref names bytes that are not in the store."""
+
+
+class DigestMismatch(RLHFError, ValueError):
+    """The bytes read are not the ones that the ref names."""
+
+
+class TrackingUnreachable(RLHFError, ConnectionError):
+    """The MLflow tracking server does not answer."""
+
+
+class StoreUnreachable(RLHFError, ConnectionError):
+    """The object store does not answer or refuses access."""
+
+
+class PromotionConflict(RLHFError, RuntimeError):
+    """An alias moved while a promotion was under way."""
+
+
+class TrainingDiverged(RLHFError, ArithmeticError):
+    """A loss or a weight is no longer finite."""
+
+
+class UserError(RLHFError):
+    """The input is wrong; running the same command again will not help."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError, ValueError):
+    """An unknown key, a wrong type, or values that contradict each other."""
+
+
+class DataRejected(UserError, ValueError):
+    """A data file that cannot be used."""
+
+
+class ModelNotUsable(UserError, ValueError):
+    """A model or tokenizer that lacks what a stage needs."""
+
+
+class NotFound(UserError, LookupError):
+    """A recipe, file, run, version or alias that does not exist."""

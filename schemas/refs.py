@@ -1,0 +1,37 @@
+"""Refs: where some bytes are, and what they are. Stages exchange these and nothing else."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Ref(BaseModel):
+    """Where some bytes are (`file:///...` or `s3://...`), and what they are.
+
+    The digest of a file is its sha256; that of a folder is the sha256 of its manifest, which lists
+    path, size and sha256 of every file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    uri: str
+    digest: str = Field(pattern=r"^sha256:[0-9a-f]{64}$")
+
+
+class DatasetRef(Ref):
+    """A canonical Parquet table of one kind (see `schemas.tables`)."""
+
+    kind: Literal[
+        "corpus", "demonstrations", "prompts", "candidates", "rankings", "preferences", "rollouts", "samples"
+    ]
+    rows: int = Field(ge=0)
+
+
+class ModelRef(Ref):
+    """A folder in the Hugging Face layout: config, tokenizer, safetensors."""
+
+    role: Literal["policy", "reward"]
+
+
+class FileRef(Ref):
+    """Any other file: a plot, a page, a JSON record."""

@@ -1,0 +1,246 @@
+"""Frozen records of what a run measured and decided. Stages return these; pages and JSON show them."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from schemas.refs import DatasetRef, FileRef, ModelRef, Ref
+
+
+class Record(BaseModel):
+    """A frozen record, closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Interval(Record):
+    """An estimate with its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Finding(Record):
+    """One thing that validation found."""
+
+    kind: str
+    row: int | None = None
+    """Index of the record in the file, from 0."""
+    line: int | None = None
+    """Line of the file, from 1."""
+    field: str | None = None
+    message: str
+
+
+class ValidationReport(Record):
+    """What happened to one file: rows == kept + quarantined + dropped."""
+
+    kind: str
+    source: str
+    format: str
+    """The layout that was detected, in words (`trl preferences, conversational, JSON Lines, gzip`)."""
+    verdict: Literal["accept", "warn", "quarantine_rows", "reject_file"]
+    rows: int
+    kept: int
+    quarantined: int
+    dropped: int = 0
+    """Exact duplicates, when they are dropped."""
+    findings: tuple[Finding, ...] = ()
+    statistics: dict[str, float] = {}
+    """Numbers worth showing: mean lengths, share of longer chosen responses and so on."""
+
+
+class StageResult(Record):
+    """What a stage hands on: refs (fields of the subclasses) and the numbers worth comparing."""
+
+    metrics: dict[str, float] = {}
+
+    def refs(self) -> dict[str, Ref]:
+        """Return the refs among the fields, by field name; absent ones are left out."""
+        return {name: value for name in type(self).model_fields if isinstance(value := getattr(self, name), Ref)}
+
+
+class ValidatedData(StageResult):
+    """Canonical tables. Prompts of `held_out` occur in no other table."""
+
+    corpus: DatasetRef | None = None
+    demonstrations: DatasetRef
+    prompts: DatasetRef
+    held_out: DatasetRef
+    preferences: DatasetRef | None = None
+    reports: tuple[ValidationReport, ...] = ()
+
+
+class PolicyResult(StageResult):
+    """A trained or imported policy."""
+
+    model: ModelRef
+    rollouts: DatasetRef | None = None
+    """What an online aligner sampled, iteration by iteration (table `rollouts`)."""
+
+
+class CandidatesResult(StageResult):
+    """Several responses per prompt (table `candidates`)."""
+
+    candidates: DatasetRef
+
+
+class PreferencesResult(StageResult):
+    """Rankings as they were given, and the pairs derived from them."""
+
+    rankings: DatasetRef | None = None
+    preferences: DatasetRef
+
+
+class Probe(Record):
+    """Accuracy of the reward model on counterfactual pairs that differ in one flaw."""
+
+    flaw: str
+    accuracy: Interval
+    pairs: int
+
+
+class ProbeResult(StageResult):
+    """What the reward model tells apart in otherwise equal responses; empty where no world knows."""
+
+    probes: tuple[Probe, ...] = ()
+
+
+class RewardResult(StageResult):
+    """A reward model with its held-out accuracy and the baseline that it must beat."""
+
+    model: ModelRef
+    accuracy: Interval
+    """On pairs of prompts that it was not trained on."""
+    longer_baseline: Interval
+    """Accuracy of always picking the longer response, on the same pairs."""
+    score_mean: float
+    """Mean raw score of SFT responses; consumers subtract it."""
+    score_std: float
+    """Standard deviation of the same; consumers divide by it."""
+
+
+class CurvePoint(Record):
+    """One iteration of an online aligner, judged afterwards."""
+
+    iteration: int
+    kl: float
+    """Mean KL from the reference per response, in nats."""
+    score: float
+    """Mean normalised reward-model score."""
+    gold: float | None = None
+    """Mean hidden utility, where it is known; no training stage sees it."""
+
+
+class PolicyEvaluation(Record):
+    """One policy on the held-out prompts; None where the judge does not know."""
+
+    name: str
+    win_rate: float | None = None
+    """Share of prompts on which the judge prefers it to the SFT policy; ties count half; None for SFT itself."""
+    win_rate_low: float | None = None
+    win_rate_high: float | None = None
+    kl: float = 0.0
+    """Mean KL from the SFT policy per response, in nats (k1 estimate over own samples)."""
+    score: Interval
+    """Mean normalised reward-model score."""
+    gold: Interval | None = None
+    right: Interval | None = None
+    """Share of right answers."""
+    rude: Interval | None = None
+    """Share of rude answers."""
+    length: float
+    """Mean response length in tokens."""
+    eos_rate: float
+    """Share of responses that ended by themselves."""
+    num_prompts: int = 0
+    """Held-out prompts that were judged."""
+
+
+class EvaluationResult(StageResult):
+    """One policy's evaluation, with its sampled responses (table `samples`)."""
+
+    evaluation: PolicyEvaluation
+    samples: DatasetRef
+    curve: tuple[CurvePoint, ...] = ()
+
+
+class GateRule(Record):
+    """One rule of the gate: what was wanted, what was found."""
+
+    name: str
+    wanted: str
+    found: str
+    passed: bool
+
+
+class GateDecision(StageResult):
+    """The verdict on each candidate, and the one that may become champion."""
+
+    rules: dict[str, tuple[GateRule, ...]]
+    """Rules by aligner."""
+    winner: str | None = None
+    """The passing aligner with the highest lower bound; None: nobody passed."""
+
+
+class Promotion(StageResult):
+    """What the registry looks like after the run."""
+
+    verdict: Literal["promoted", "refused"]
+    versions: dict[str, int] = {}
+    """Registered version of each aligner."""
+    version: int | None = None
+    """The version that now holds the alias."""
+    alias: str | None = None
+
+
+class ReportResult(StageResult):
+    """The page."""
+
+    page: FileRef
+
+
+class MetricPoint(Record):
+    """One logged value."""
+
+    key: str
+    value: float
+    step: int = Field(ge=0)
+
+
+class StageRecord(Record):
+    """One line of the run's story."""
+
+    name: str
+    status: Literal["ran", "reused", "failed"]
+    seconds: float
+    ended: float = 0.0
+    """Seconds since the epoch."""
+    run_id: str
+    """MLflow run of the stage."""
+    reused_from: str | None = None
+    """MLflow run that computed it, when it was re-used."""
+    outputs: dict[str, Ref] = {}
+    inputs: dict[str, Ref] = {}
+    metrics: dict[str, float] = {}
+
+
+class StageEntry(Record):
+    """What the store keeps of one stage of one run."""
+
+    record: StageRecord
+    result: dict[str, JsonValue]
+    """The stage's result, as JSON."""
+    points: tuple[MetricPoint, ...] = ()
+    """Everything that it logged, step by step."""
+
+
+class RunSummary(Record):
+    """What `rlhf run --json` prints."""
+
+    run_id: str
+    stages: tuple[StageRecord, ...]
+    evaluation: dict[str, PolicyEvaluation]
+    promotion: Promotion
+    report: str

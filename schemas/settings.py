@@ -1,0 +1,67 @@
+"""Where a run keeps what it leaves, and which services it talks to: read from the environment, never from a recipe."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+def _absolute_store(root: str) -> str:
+    return root.rstrip("/") if root.startswith("s3://") else str(_absolute(Path(root.removeprefix("file://"))))
+
+
+def _absolute_sqlite(uri: str) -> str:
+    # A relative database would be another one in every working directory.
+    path = uri.removeprefix("sqlite:///")
+    return uri if path in {uri, "", ":memory:"} else f"sqlite:///{_absolute(Path(path))}"
+
+
+class Settings(BaseSettings):
+    """RLHF_HOME, RLHF_STORE and MLFLOW_TRACKING_URI; nothing is created here."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RLHF_", env_ignore_empty=True, frozen=True, extra="ignore", use_attribute_docstrings=True,
+        validate_by_name=True, validate_by_alias=True,
+    )  # fmt: skip
+
+    home: Annotated[Path, AfterValidator(_absolute)] = Field(Path(".rlhf"), validate_default=True)
+    """Holds everything that a run leaves; deleting it forgets everything."""
+    store: Annotated[str, AfterValidator(_absolute_store)] = Field(
+        default_factory=lambda data: str(data["home"] / "store")
+    )
+    """A folder, or `s3://bucket/prefix`."""
+    tracking_uri: Annotated[str, AfterValidator(_absolute_sqlite)] = Field(
+        default_factory=lambda data: f"sqlite:///{data['home'] / 'mlflow.db'}",
+        validation_alias="MLFLOW_TRACKING_URI",
+    )
+    """MLflow's tracking server or database."""
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        """Return the folder of MLflow's artifacts when the tracking store is a database, not a server."""
+        return self.home / "mlartifacts"
+
+    @property
+    def reports(self) -> Path:
+        """Return the folder of the HTML pages."""
+        return self.home / "reports"
+
+    @property
+    def cache(self) -> Path:
+        """Return the folder of downloads; losing it costs time only."""
+        return self.home / "cache"
+
+    @property
+    def prefect_home(self) -> Path:
+        """Return the folder of Prefect's database and results."""
+        return self.home / "prefect"
+
+    @property
+    def locks(self) -> Path:
+        """Return the folder of the locks between processes of this machine."""
+        return self.home / "locks"

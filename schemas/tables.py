@@ -1,0 +1,179 @@
+"""Canonical tables: what every stage may rely on once `validate` has passed (polars frames, checked by pandera).
+
+The models can be used alone: `Preferences.validate(frame, lazy=True)` names every failing row of a user's own frame.
+A check whose expression is null would pass, so each check fills nulls with False.
+"""
+
+from typing import Literal
+
+import pandera.polars as pa
+import polars as pl
+from pandera.api.polars.types import PolarsData
+
+MESSAGE = pl.Struct({"role": pl.String, "content": pl.String})
+MESSAGES = pl.List(MESSAGE)
+"""A conversation: list<struct<role, content>>, oldest turn first."""
+
+ROLES = ("system", "user", "assistant", "tool")
+
+Kind = Literal[
+    "corpus", "demonstrations", "prompts", "candidates", "rankings", "preferences", "rollouts", "samples", "feedback"
+]
+
+_CONVERSATION = {"inner": MESSAGE}
+
+
+def _said(data: PolarsData) -> pl.LazyFrame:
+    """Tell per row whether a text has anything but white space."""
+    return data.lazyframe.select((pl.col(data.key).str.strip_chars().str.len_bytes() > 0).fill_null(value=False))
+
+
+def _asks(data: PolarsData) -> pl.LazyFrame:
+    """Tell per row whether a conversation has known roles and ends with the user or a tool."""
+    known = pl.col(data.key).list.eval(pl.element().struct.field("role").is_in(ROLES)).list.all()
+    last = pl.col(data.key).list.get(-1, null_on_oob=True).struct.field("role")
+    return data.lazyframe.select((known & last.is_in(["user", "tool"])).fill_null(value=False))
+
+
+class _Table(pa.DataFrameModel):
+    class Config:
+        strict = True
+        ordered = True
+
+
+class _Prompted(_Table):
+    prompt_id: pl.String = pa.Field(str_length={"min_value": 1})
+    prompt: pl.List = pa.Field(dtype_kwargs=_CONVERSATION)
+
+    @pa.check("prompt", name="ends_with_the_user", ignore_na=False)
+    def _prompt_asks(cls, data: PolarsData) -> pl.LazyFrame:
+        return _asks(data)
+
+
+class Corpus(_Table):
+    """Raw documents for pre-training."""
+
+    text: pl.String
+
+    @pa.check("text", name="not_blank", ignore_na=False)
+    def _text_said(cls, data: PolarsData) -> pl.LazyFrame:
+        return _said(data)
+
+
+class Demonstrations(_Prompted):
+    """A conversation and the response that a good assistant gave."""
+
+    response: pl.String
+
+    @pa.check("response", name="not_blank", ignore_na=False)
+    def _response_said(cls, data: PolarsData) -> pl.LazyFrame:
+        return _said(data)
+
+
+class Prompts(_Prompted):
+    """Conversations that wait for a response."""
+
+
+class Candidates(_Prompted):
+    """Several sampled responses per prompt, with their lengths in tokens and whether they ended by themselves."""
+
+    responses: pl.List = pa.Field(dtype_kwargs={"inner": pl.String()})
+    tokens: pl.List = pa.Field(dtype_kwargs={"inner": pl.Int64()})
+    finished: pl.List = pa.Field(dtype_kwargs={"inner": pl.Boolean()})
+
+    @pa.dataframe_check(name="one_entry_per_response", ignore_na=False)
+    def _aligned(cls, data: PolarsData) -> pl.LazyFrame:
+        size = pl.col("responses").list.len()
+        same = (pl.col("tokens").list.len() == size) & (pl.col("finished").list.len() == size)
+        return data.lazyframe.select(same.fill_null(value=False))
+
+
+class Rankings(_Prompted):
+    """One rater's ranks of the responses to a prompt: 1 is best, equal ranks are ties, null was not ranked."""
+
+    responses: pl.List = pa.Field(dtype_kwargs={"inner": pl.String()})
+    rater: pl.String
+    ranks: pl.List = pa.Field(dtype_kwargs={"inner": pl.Int64()})
+
+    @pa.dataframe_check(name="ranks_fit_the_responses", ignore_na=False)
+    def _ranks_fit(cls, data: PolarsData) -> pl.LazyFrame:
+        same = pl.col("ranks").list.len() == pl.col("responses").list.len()
+        comparable = pl.col("ranks").list.drop_nulls().list.len() >= 2
+        positive = pl.col("ranks").list.min() >= 1
+        return data.lazyframe.select((same & comparable & positive).fill_null(value=False))
+
+
+class Preferences(_Prompted):
+    """Pairs of a chosen and a rejected response; `weight` counts votes or agreement, `margin` how much better."""
+
+    chosen: pl.String
+    rejected: pl.String
+    margin: pl.Float64 = pa.Field(nullable=True)
+    weight: pl.Float64 = pa.Field(gt=0)
+
+    @pa.check("chosen", "rejected", name="not_blank", ignore_na=False)
+    def _responses_said(cls, data: PolarsData) -> pl.LazyFrame:
+        return _said(data)
+
+    @pa.dataframe_check(name="responses_differ", ignore_na=False)
+    def _responses_differ(cls, data: PolarsData) -> pl.LazyFrame:
+        differ = pl.col("chosen").str.strip_chars() != pl.col("rejected").str.strip_chars()
+        return data.lazyframe.select(differ.fill_null(value=False))
+
+
+class Feedback(_Prompted):
+    """One response and what somebody thought of it: good or bad (`label`), a number (`score`), or both."""
+
+    response: pl.String
+    rater: pl.String
+    label: pl.Boolean = pa.Field(nullable=True)
+    score: pl.Float64 = pa.Field(nullable=True)
+
+    @pa.check("response", name="not_blank", ignore_na=False)
+    def _response_said(cls, data: PolarsData) -> pl.LazyFrame:
+        return _said(data)
+
+    @pa.dataframe_check(name="judged", ignore_na=False)
+    def _judged(cls, data: PolarsData) -> pl.LazyFrame:
+        return data.lazyframe.select(pl.col("label").is_not_null() | pl.col("score").is_not_null())
+
+
+class Samples(_Prompted):
+    """One policy's responses with tokens, score (normalised reward) and KL from the reference (nats, summed)."""
+
+    response: pl.String
+    tokens: pl.Int64 = pa.Field(ge=0)
+    finished: pl.Boolean
+    score: pl.Float64
+    kl: pl.Float64
+
+
+class Rollouts(_Table):
+    """What an online aligner sampled: score (normalised, before the penalty) and KL (nats, summed) per response."""
+
+    iteration: pl.Int64 = pa.Field(ge=0)
+    prompt_id: pl.String
+    prompt: pl.List = pa.Field(dtype_kwargs=_CONVERSATION)
+    response: pl.String
+    score: pl.Float64
+    kl: pl.Float64
+    finished: pl.Boolean
+
+
+TABLES: dict[Kind, type[pa.DataFrameModel]] = {
+    "corpus": Corpus,
+    "demonstrations": Demonstrations,
+    "prompts": Prompts,
+    "candidates": Candidates,
+    "rankings": Rankings,
+    "preferences": Preferences,
+    "rollouts": Rollouts,
+    "samples": Samples,
+    "feedback": Feedback,
+}
+
+
+def polars_schema(kind: Kind) -> pl.Schema:
+    """Return the column names and polars types of a table."""
+    columns = TABLES[kind].to_schema().columns
+    return pl.Schema({name: column.dtype.type for name, column in columns.items()})

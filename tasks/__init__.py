@@ -1,0 +1,1 @@
+"""Prefect tasks, one file per stage: fetch, call, publish."""

@@ -1,0 +1,89 @@
+"""Open a pipeline run in MLflow, close it whatever happens, and tell its story."""
+
+import hashlib
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from schemas.config import RunConfig
+from schemas.pipeline import PipelineRun
+from schemas.reports import EvaluationResult, Promotion, ReportResult, RunSummary, StageEntry, StageResult
+from tasks.stage import StageReached
+from tasks.work import artifact_store, code_tags, connect_tracking
+
+logger = logging.getLogger(__name__)
+R = TypeVar("R", bound=StageResult)
+
+
+@contextmanager
+def pipeline_run(config: RunConfig, *, fresh: bool, until: str | None = None) -> Iterator[PipelineRun]:
+    """Open the parent run with the resolved configuration; finish it with the status that the block ends in."""
+    content = config.model_dump_json(indent=2)
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    tracking = connect_tracking(config.name)
+    tracked = tracking.start_run(
+        config.name,
+        parent=None,
+        tags={"recipe": config.name, "config_digest": digest, "seed": str(config.seed), **code_tags()},
+    )
+    run = PipelineRun(
+        run_id=tracked.run_id, name=config.name, seed=config.seed, compute=config.compute, fresh=fresh, until=until
+    )
+    artifact_store().write(f"runs/{run.run_id}/config.json", content.encode())
+    with tracked, tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.json"
+        path.write_text(content, encoding="utf-8")
+        tracked.log_file(path)
+        tracked.log_params({"seed": str(config.seed), "aligners": ",".join(a.name for a in config.aligners)})
+        try:
+            yield run
+        except StageReached as reached:
+            logger.info("stopped after stage %s, as asked", reached)
+        tracked.log_metrics(headline(run.run_id), 0)
+
+
+def headline(run_id: str) -> dict[str, float]:
+    """Return the numbers by which runs are compared: each aligner's evaluation, and the reward model's accuracy."""
+    numbers: dict[str, float] = {}
+    for name, entry in entries(run_id).items():
+        if name.startswith("evaluate-"):
+            aligner = name.removeprefix("evaluate-")
+            numbers |= {f"{aligner}/{key}": value for key, value in entry.record.metrics.items()}
+        elif name == "reward" and "accuracy" in entry.record.metrics:
+            numbers["reward/accuracy"] = entry.record.metrics["accuracy"]
+    return numbers
+
+
+def entries(run_id: str) -> dict[str, StageEntry]:
+    """Return what the store keeps of a run's stages, by name, in the order in which they ended."""
+    store = artifact_store()
+    keys = [key for key in store.list_keys(f"runs/{run_id}/") if not key.endswith("/config.json")]
+    found = [StageEntry.model_validate_json(content) for key in keys if (content := store.read(key))]
+    return {entry.record.name: entry for entry in sorted(found, key=lambda entry: entry.record.ended)}
+
+
+def result_of(found: dict[str, StageEntry], name: str, kind: type[R]) -> R | None:
+    """Return a stage's result from the run's entries; None when it did not run or failed."""
+    entry = found.get(name)
+    if entry is None or entry.record.status == "failed":
+        return None
+    return kind.model_validate(entry.result)
+
+
+def summarise(run_id: str) -> RunSummary:
+    """Return the run's story from the store."""
+    found = entries(run_id)
+    evaluated = {name: result_of(found, name, EvaluationResult) for name in found if name.startswith("evaluate-")}
+    page = result_of(found, "report", ReportResult)
+    return RunSummary(
+        run_id=run_id,
+        stages=tuple(entry.record for entry in found.values()),
+        evaluation={
+            name.removeprefix("evaluate-"): result.evaluation for name, result in evaluated.items() if result
+        },
+        promotion=result_of(found, "register", Promotion) or Promotion(verdict="refused"),
+        report=page.page.uri if page else "",
+    )

@@ -1,0 +1,217 @@
+"""What makes a function a stage: a Prefect task with a manifest in the store and a child run in MLflow.
+
+The manifest is the truth about finished work. Its key covers the digests of the inputs, the configuration
+section, the seed, and the code that computes the stage; it is used only if every output still exists.
+"""
+
+import hashlib
+import inspect
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, State
+from pydantic import BaseModel
+
+from schemas.config import ComputeConfig
+from schemas.pipeline import PipelineRun
+from schemas.refs import Ref
+from schemas.reports import StageEntry, StageRecord, StageResult
+from tasks.code_digest import code_digest
+from tasks.progress import StageEvent, emit
+from tasks.work import StageWork, artifact_store, connect_tracking, write_headline
+
+logger = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R", bound=StageResult)
+
+
+class StageReached(Exception):  # noqa: N818 - it is not an error
+    """The stage that the run was to stop after is done."""
+
+
+def stage(
+    name: str, *, reuse: bool = True, fingerprint: Callable[..., str] | None = None
+) -> Callable[[Callable[Concatenate[StageWork, P], R]], "Stage[P, R]"]:
+    """Make a function of (work, refs..., config) a stage.
+
+    `reuse=False` is for stages whose result lies outside the store; `fingerprint` digests what a stage reads from
+    outside (given the stage's own arguments), so that a changed file is noticed.
+    """
+    return lambda body: Stage(body, name, reuse, fingerprint)
+
+
+class Stage(Generic[P, R]):
+    """A callable stage; called with the pipeline run first, it returns its frozen result."""
+
+    def __init__(
+        self,
+        body: Callable[Concatenate[StageWork, P], R],
+        name: str,
+        reuse: bool,
+        fingerprint: Callable[..., str] | None,
+    ) -> None:
+        self.body = body
+        self.name = name
+        self.reuse = reuse
+        self.fingerprint = fingerprint
+        self.result_type: type[R] = get_type_hints(body)["return"]
+        # The manifest decides about re-use; a cached Prefect state would hide the stage from the new MLflow run.
+        self._task = task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(self._execute)
+
+    def named(self, name: str) -> "Stage[P, R]":
+        """Return the same stage under another name: two aligners of one method, two evaluations."""
+        return Stage(self.body, name, self.reuse, self.fingerprint)
+
+    def __call__(self, run: PipelineRun, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the stage, or re-use its result."""
+        result = self._task(run, inspect.signature(self.body).bind(None, *args, **kwargs).arguments)
+        assert isinstance(result, self.result_type)
+        if run.until == self.name:
+            raise StageReached(self.name)
+        return result
+
+    def _execute(self, run: PipelineRun, arguments: dict[str, Any]) -> "State[R] | R":
+        started = time.monotonic()
+        inputs = {name: value for name, value in list(arguments.items())[1:]}
+        key = self._key(run, inputs)
+        manifest = f"stages/{self.name}/{key}.json"
+        store = artifact_store()
+        if self.reuse and not run.fresh and (entry := self._finished(manifest)):
+            emit(StageEvent(stage=self.name, state="reused"))
+            result = self.result_type.model_validate(entry.result)
+            self._replay(run, entry, inputs)
+            return Completed(data=result, name="Reused", message=f"computed by MLflow run {entry.record.run_id}")
+        emit(StageEvent(stage=self.name, state="started"))
+        work = StageWork(run=run, stage=self.name, key=key, started=started)
+        try:
+            work.track(_flat(inputs), _refs(inputs))
+            result = self.body(work, *inputs.values())
+            work.log_metrics(result.metrics)
+        except BaseException as error:
+            work.close("FAILED" if isinstance(error, Exception) else "KILLED")
+            record = self._record(work, inputs, None, started)
+            store.write(_entry_key(run, self.name), _dump(StageEntry(record=record, result={})))
+            emit(StageEvent(stage=self.name, state="failed", seconds=time.monotonic() - started))
+            raise
+        work.log_outputs(result)
+        work.close("FINISHED")
+        entry = StageEntry(
+            record=self._record(work, inputs, result, started),
+            result=result.model_dump(mode="json"),
+            points=tuple(work.points),
+        )
+        if self.reuse:
+            store.write(manifest, _dump(entry))
+        store.write(_entry_key(run, self.name), _dump(entry))
+        shutil.rmtree(work.folder, ignore_errors=True)
+        shutil.rmtree(work.checkpoints, ignore_errors=True)
+        write_headline(run, entry)
+        emit(StageEvent(stage=self.name, state="finished", seconds=entry.record.seconds, metrics=result.metrics))
+        return result
+
+    def _finished(self, manifest: str) -> StageEntry | None:
+        """Return the manifest's entry if the work is finished and every output is still there."""
+        store = artifact_store()
+        if (content := store.read(manifest)) is None:
+            return None
+        entry = StageEntry.model_validate_json(content)
+        if missing := [name for name, ref in entry.record.outputs.items() if not store.exists(ref)]:
+            logger.warning("%s runs again: its output %s is no longer in the store", self.name, ", ".join(missing))
+            return None
+        return entry
+
+    def _replay(self, run: PipelineRun, entry: StageEntry, inputs: dict[str, Any]) -> None:
+        """Show re-used work in the new MLflow run, with its metrics and where it came from."""
+        origin = entry.record.reused_from or entry.record.run_id
+        tracked = connect_tracking(run.name).start_run(
+            self.name, parent=run.run_id, tags={"stage": self.name, "reused_from": origin}
+        )
+        with tracked:
+            tracked.log_params(_flat(inputs))
+            tracked.log_points(entry.points)
+            for name, ref in _refs(inputs).items():
+                tracked.log_dataset(ref, name)
+        record = entry.record.model_copy(
+            update={"status": "reused", "seconds": 0.0, "ended": time.time(), "run_id": tracked.run_id, "reused_from": origin}
+        )
+        replayed = entry.model_copy(update={"record": record})
+        artifact_store().write(_entry_key(run, self.name), _dump(replayed))
+        write_headline(run, replayed)
+
+    def _record(self, work: StageWork, inputs: dict[str, Any], result: R | None, started: float) -> StageRecord:
+        return StageRecord(
+            name=self.name,
+            status="failed" if result is None else "ran",
+            seconds=round(time.monotonic() - started, 3),
+            ended=time.time(),
+            run_id=work.run_id,
+            inputs=_refs(inputs),
+            outputs=result.refs() if result else {},
+            metrics=result.metrics if result else {},
+        )
+
+    def _key(self, run: PipelineRun, inputs: dict[str, Any]) -> str:
+        parts = {
+            "stage": self.name,
+            "inputs": {name: _identity(value) for name, value in inputs.items()},
+            "seed": run.seed,
+            "precision": run.compute.precision,
+            "code": code_digest(self.body.__module__),
+        }
+        if self.fingerprint:
+            parts["outside"] = self.fingerprint(*inputs.values())
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _identity(value: Any) -> Any:
+    """Return what decides a result: a ref's digest (never its address), a section's values."""
+    if isinstance(value, Ref):
+        return value.digest
+    if isinstance(value, BaseModel):
+        return {name: _identity(getattr(value, name)) for name in type(value).model_fields}
+    if isinstance(value, tuple | list):
+        return [_identity(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _identity(item) for key, item in value.items()}
+    return value
+
+
+def _refs(inputs: dict[str, Any]) -> dict[str, Ref]:
+    found: dict[str, Ref] = {}
+    for name, value in inputs.items():
+        if isinstance(value, Ref):
+            found[name] = value
+        elif isinstance(value, StageResult):
+            found |= {f"{name}.{field}": ref for field, ref in value.refs().items()}
+        elif isinstance(value, dict):
+            found |= {f"{name}.{key}": item for key, item in _refs(value).items()}
+    return found
+
+
+def _flat(inputs: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Return the configuration among the inputs as dotted names and strings."""
+    flat: dict[str, str] = {}
+    for name, value in inputs.items():
+        if isinstance(value, Ref | StageResult):
+            continue
+        if isinstance(value, BaseModel) and not isinstance(value, ComputeConfig):
+            section = "" if name == "config" else f"{name}."
+            flat |= _flat({field: getattr(value, field) for field in type(value).model_fields}, prefix + section)
+        elif isinstance(value, str | int | float | bool | None | tuple):
+            flat[prefix + name] = str(value)
+    return flat
+
+
+def _entry_key(run: PipelineRun, name: str) -> str:
+    return f"runs/{run.run_id}/{name}.json"
+
+
+def _dump(entry: StageEntry) -> bytes:
+    return entry.model_dump_json().encode()
+

@@ -1,0 +1,208 @@
+"""What a stage body works with: refs in, tables and models out, metrics on the way."""
+
+import logging
+import math
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import polars as pl
+from prefect.artifacts import create_markdown_artifact
+from prefect.context import get_run_context
+from prefect.exceptions import MissingContextError
+
+from rlhf.adapters.object_store import ObjectStore, open_store
+from rlhf.adapters.tracking import TrackedRun, Tracking, connect
+from schemas.pipeline import PipelineRun
+from schemas.refs import DatasetRef, FileRef, ModelRef, Ref
+from schemas.reports import MetricPoint, StageEntry, StageResult
+from schemas.settings import Settings
+from tasks.progress import StageEvent, emit
+
+if TYPE_CHECKING:
+    from rlhf.models.precision import Precision
+    from rlhf.training.step import StepMetrics
+
+logger = logging.getLogger(__name__)
+
+
+@cache
+def _open_store(root: str, folder: Path) -> ObjectStore:
+    return open_store(root, folder)
+
+
+def artifact_store() -> ObjectStore:
+    """Return the object store that the environment names."""
+    settings = Settings()
+    return _open_store(settings.store, settings.cache)
+
+
+@cache
+def _connect(settings: Settings, experiment: str) -> Tracking:
+    return connect(settings, experiment)
+
+
+def connect_tracking(experiment: str) -> Tracking:
+    """Return the connection to the tracking server that the environment names."""
+    return _connect(Settings(), experiment)
+
+
+class StageWork:
+    """The hands of a stage: it fetches, publishes, logs, and cleans up."""
+
+    def __init__(self, *, run: PipelineRun, stage: str, key: str, started: float) -> None:
+        self.run = run
+        self.stage = stage
+        self.started = started
+        self.points: list[MetricPoint] = []
+        self.tokens = 0
+        self._last_step = 0
+        home = Settings().home
+        self.folder = home / "work" / key
+        self.checkpoints = home / "checkpoints" / key
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._store = artifact_store()
+        self._tracked: TrackedRun | None = None
+
+    # What goes in
+
+    def fetch(self, ref: Ref) -> Path:
+        """Return a local path to the bytes of a ref, verified."""
+        return self._store.fetch(ref)
+
+    def read(self, ref: DatasetRef) -> pl.DataFrame:
+        """Return the table of a ref, verified."""
+        return pl.read_parquet(self.fetch(ref))
+
+    @cached_property
+    def precision(self) -> "Precision":
+        """Threads and number type for this stage, chosen once per process and recorded with the run."""
+        from rlhf.models.precision import choose
+
+        chosen = choose(self.run.compute)
+        self.tracked.set_tags({"compute.threads": str(chosen.threads), "compute.dtype": str(chosen.dtype)})
+        return chosen
+
+    # What comes out
+
+    def publish_model(self, folder: Path, role: Literal["policy", "reward"]) -> ModelRef:
+        """Put a model folder into the store and into the stage's MLflow run."""
+        uri, digest = self._store.publish(folder)
+        self.tracked.log_folder(folder, "model")
+        return ModelRef(uri=uri, digest=digest, role=role)
+
+    def publish_table(self, frame: pl.DataFrame, kind: str) -> DatasetRef:
+        """Write a table as Parquet (byte-identical for equal tables) and put it into the store."""
+        path = self.folder / f"{kind}.parquet"
+        frame.write_parquet(path, compression="zstd", statistics=False)
+        uri, digest = self._store.publish(path)
+        return DatasetRef(uri=uri, digest=digest, kind=kind, rows=frame.height)  # type: ignore[arg-type]
+
+    def publish_file(self, path: Path, artifact_folder: str | None = None) -> FileRef:
+        """Put a file into the store and into the stage's MLflow run."""
+        uri, digest = self._store.publish(path)
+        self.tracked.log_file(path, artifact_folder)
+        return FileRef(uri=uri, digest=digest)
+
+    # What is told on the way
+
+    @property
+    def tracked(self) -> TrackedRun:
+        """The stage's MLflow run."""
+        assert self._tracked is not None, "the stage has not begun"
+        return self._tracked
+
+    @property
+    def run_id(self) -> str:
+        """The stage's MLflow run id; empty when tracking could not be reached."""
+        return self._tracked.run_id if self._tracked else ""
+
+    def track(self, params: Mapping[str, str], inputs: Mapping[str, Ref]) -> None:
+        """Open the stage's MLflow run with its parameters and inputs."""
+        self._tracked = connect_tracking(self.run.name).start_run(
+            self.stage,
+            parent=self.run.run_id,
+            tags={"stage": self.stage, "seed": str(self.run.seed), **code_tags(), **_prefect_tags()},
+        )
+        self.tracked.log_params(params)
+        for name, ref in inputs.items():
+            self.tracked.log_dataset(ref, name)
+
+    def on_step(self, step: "StepMetrics") -> None:
+        """Log one step of training under the stage's name, and show it."""
+        self.tokens += step.tokens
+        self._log({f"{self.stage}/{name}": value for name, value in step.metrics.items()}, step.step)
+        emit(
+            StageEvent(
+                stage=self.stage,
+                state="step",
+                step=step.step,
+                total=step.total,
+                tokens=self.tokens,
+                seconds=time.monotonic() - self.started,
+                metrics=step.metrics,
+            )
+        )
+
+    def log_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Log a stage's final numbers under its name, at its last step."""
+        self._log({f"{self.stage}/{name}": value for name, value in metrics.items()}, self._last_step)
+
+    def _log(self, metrics: Mapping[str, float], step: int) -> None:
+        metrics = {key: value for key, value in metrics.items() if math.isfinite(value)}
+        self._last_step = step
+        self.tracked.log_metrics(metrics, step)
+        self.points += [MetricPoint(key=key, value=value, step=step) for key, value in metrics.items()]
+
+    def log_outputs(self, result: StageResult) -> None:
+        """Tag the stage's run with the refs that it published."""
+        self.tracked.set_tags({f"output.{name}": f"{ref.uri} {ref.digest}" for name, ref in result.refs().items()})
+
+    def close(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+        """End the stage's MLflow run."""
+        if self._tracked:
+            self._tracked.finish(status)
+
+
+@cache
+def code_tags() -> dict[str, str]:
+    """Return tags that say which code runs: the git revision where there is one, and the Python version."""
+    here = Path(__file__).parent
+    git = subprocess.run(  # noqa: S603 - fixed arguments
+        ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607 - git is looked up on the PATH on purpose
+        cwd=here,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    revision = git.stdout.strip() if git.returncode == 0 else "not a git checkout"
+    return {"code_revision": revision, "python": platform.python_version()}
+
+
+def _prefect_tags() -> dict[str, str]:
+    try:
+        context: Any = get_run_context()
+    except MissingContextError:
+        return {}
+    return {"prefect.task_run_id": str(context.task_run.id), "prefect.flow_run_id": str(context.task_run.flow_run_id)}
+
+
+def write_headline(run: PipelineRun, entry: StageEntry) -> None:
+    """Show a stage's headline on its Prefect page: numbers, refs and where it is in MLflow."""
+    record = entry.record
+    lines = [
+        f"# {record.name}: {record.status} in {record.seconds:.1f} s",
+        f"MLflow run `{record.run_id}` of pipeline run `{run.run_id}`"
+        + (f", computed by `{record.reused_from}`" if record.reused_from else ""),
+        "",
+        "| metric | value |",
+        "|---|---|",
+        *(f"| {name} | {value:.4g} |" for name, value in record.metrics.items()),
+        "",
+        *(f"- {name}: `{ref.uri}` `{ref.digest[:19]}`" for name, ref in record.outputs.items()),
+    ]
+    create_markdown_artifact("\n".join(lines), key=f"{run.name}-{record.name}".replace("_", "-"))
