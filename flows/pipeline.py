@@ -1,6 +1,7 @@
 """The pipeline as one flow: demonstrate, compare, reinforce, and keep the evidence."""
 
 from prefect import flow
+from tasks.report import write_report
 
 from schemas.config import RunConfig
 from schemas.reports import RunSummary
@@ -10,7 +11,6 @@ from tasks.gate import decide
 from tasks.preferences import collect_preferences
 from tasks.pretrain import import_base, pretrain_base
 from tasks.register import register_models
-from tasks.report import write_report
 from tasks.reward import probe_reward, train_reward
 from tasks.run import pipeline_run, summarise
 from tasks.sample import sample_candidates
@@ -26,12 +26,16 @@ def rlhf(config: RunConfig, fresh: bool = False, until: str | None = None) -> Ru
     """
     with pipeline_run(config, fresh=fresh, until=until) as run:
         data = validate(run, config.data)
-        base = import_base(run, config.base) if config.base else pretrain_base(run, data.corpus, config.pretrain)
+        base = (
+            import_base(run, config.base) if config.base else pretrain_base(run, data.corpus, config.pretrain)
+        )
         # Step 1: supervise
         sft = train_sft(run, base.model, data.demonstrations, config.sft)
         # Step 2: compare, and learn the comparison
         sampled = sample_candidates(run, sft.model, data.prompts, config.sample)
-        collected = collect_preferences(run, sampled.candidates, data.preferences, config.data, config.preferences)
+        collected = collect_preferences(
+            run, sampled.candidates, data.preferences, config.data, config.preferences
+        )
         reward = train_reward(run, sft.model, collected.preferences, sampled.candidates, config.reward)
         probe_reward(run, reward.model, config.data, config.evaluate)
         # Step 3: reinforce, tethered to the SFT policy by KL
@@ -46,7 +50,14 @@ def rlhf(config: RunConfig, fresh: bool = False, until: str | None = None) -> Ru
         )
         judged = {
             name: evaluate_policy.named(f"evaluate-{name}")(
-                run, name, policy.model, *judge, baseline.samples, policy.rollouts, config.data, config.evaluate
+                run,
+                name,
+                policy.model,
+                *judge,
+                baseline.samples,
+                policy.rollouts,
+                config.data,
+                config.evaluate,
             )
             for name, policy in policies.items()
         }

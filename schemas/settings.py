@@ -1,4 +1,4 @@
-"""Where a run keeps what it leaves, and which services it talks to: read from the environment, never from a recipe."""
+"""Where a run keeps what it leaves and which services it talks to: from the environment, never a recipe."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,9 @@ def _absolute(path: Path) -> Path:
 
 
 def _absolute_store(root: str) -> str:
-    return root.rstrip("/") if root.startswith("s3://") else str(_absolute(Path(root.removeprefix("file://"))))
+    return (
+        root.rstrip("/") if root.startswith("s3://") else str(_absolute(Path(root.removeprefix("file://"))))
+    )
 
 
 def _absolute_sqlite(uri: str) -> str:

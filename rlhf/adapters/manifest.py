@@ -3,10 +3,12 @@
 import hashlib
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 
 from schemas.errors import ArtifactMissing, DigestMismatch, NotFound
 from schemas.reports import Record
+
+COMPUTE_AGAIN = "`rlhf run --fresh` computes it again"
 
 
 class Entry(Record):
@@ -15,6 +17,13 @@ class Entry(Record):
     path: str
     size: int
     sha256: str
+
+    @field_validator("path")
+    @classmethod
+    def _stays_inside(cls, path: str) -> str:
+        if path.startswith("/") or {"..", ".", ""} & set(path.split("/")):
+            raise ValueError(f"{path!r} leaves the folder")
+        return path
 
 
 class Manifest(Record):
@@ -36,10 +45,10 @@ def sha256_of(path: Path) -> str:
 def scan(path: Path) -> Manifest:
     """List a file, or all files below a folder; symbolic links are refused, since they may lead anywhere."""
     if not path.exists():
-        raise NotFound(f"{path} does not exist; a file or a folder was to be published. Check the stage's output path.")
+        raise NotFound(f"{path} does not exist; a file or a folder was to be published. Check the path.")
     found = sorted(path.rglob("*")) if path.is_dir() else [path]
     if links := [item for item in found if item.is_symlink()]:
-        raise NotFound(f"{links[0]} is a symbolic link; only real files are published. Copy the file in its place.")
+        raise NotFound(f"{links[0]} is a symbolic link; only real files are published. Copy the file there.")
     files = [item for item in found if item.is_file()]
     if not files:
         raise NotFound(f"{path} is an empty folder; at least one file was to be published.")
@@ -59,7 +68,8 @@ def parse(data: bytes, *, digest: str, uri: str) -> Manifest:
     found = hashlib.sha256(data).hexdigest()
     if f"sha256:{found}" != digest:
         raise DigestMismatch(
-            f"The manifest of {uri} has sha256:{found}, the ref says {digest}. {COMPUTE_AGAIN}, or restore the file."
+            f"The manifest of {uri} has sha256:{found}, the ref says {digest}. "
+            f"{COMPUTE_AGAIN}, or restore the file."
         )
     try:
         return Manifest.model_validate_json(data)
@@ -75,12 +85,9 @@ def check(path: Path, entry: Entry, *, uri: str, within: Path) -> None:
         )
     if not path.is_file():
         raise ArtifactMissing(f"{path} (of {uri}) does not exist. {COMPUTE_AGAIN}, or restore the file.")
-    if path.stat().st_size != entry.size or (found := sha256_of(path)) != entry.sha256:
-        found = f"{path.stat().st_size} bytes" if path.stat().st_size != entry.size else f"sha256:{found}"
+    size, found = path.stat().st_size, ""
+    if size != entry.size or (found := sha256_of(path)) != entry.sha256:
         raise DigestMismatch(
-            f"{path} (of {uri}) has {found}, wanted are {entry.size} bytes with sha256:{entry.sha256}. "
-            f"{COMPUTE_AGAIN}, or restore the file."
+            f"{path} (of {uri}) has {size} bytes with sha256:{found or '(not read)'}, wanted are "
+            f"{entry.size} bytes with sha256:{entry.sha256}. {COMPUTE_AGAIN}, or restore the file."
         )
-
-
-COMPUTE_AGAIN = "`rlhf run --fresh` computes it again"

@@ -32,4 +32,6 @@ def gae(
 
 def explained_variance(values_BT: Tensor, returns_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """Return 1 - Var(return - value) / Var(return) over the tokens that count: 1 is perfect, 0 is a constant."""
-    return 1 - masked_variance(returns_BT - values_BT, mask_BT) / (masked_variance(returns_BT, mask_BT) + 1e-8)
+    return 1 - masked_variance(returns_BT - values_BT, mask_BT) / (
+        masked_variance(returns_BT, mask_BT) + 1e-8
+    )

@@ -37,7 +37,9 @@ def k3_plus(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
     return k3(logprobs_BT, ref_logprobs_BT).detach() + gradient_BT - gradient_BT.detach()
 
 
-def adapt_coefficient(coefficient: float, *, kl: float, target: float, horizon: float, num_responses: int) -> float:
+def adapt_coefficient(
+    coefficient: float, *, kl: float, target: float, horizon: float, num_responses: int
+) -> float:
     """Return the next KL coefficient (Ziegler et al. 2019, section 2.2); `kl` and `target` in nats per response."""
     error = min(max(kl / target - 1.0, -0.2), 0.2)
     return coefficient * (1.0 + error * num_responses / horizon)

@@ -21,5 +21,7 @@ def token_rewards(scores_B: Tensor, kl_BT: Tensor, mask_BT: Tensor, *, kl_coef: 
     """
     rewards_BT = (-kl_coef * kl_BT).masked_fill(~mask_BT, 0.0)
     last_B = mask_BT.sum(dim=1) - 1
-    score_BT = torch.zeros_like(rewards_BT).scatter(1, last_B[:, None], scores_B[:, None].to(rewards_BT.dtype))
+    score_BT = torch.zeros_like(rewards_BT).scatter(
+        1, last_B[:, None], scores_B[:, None].to(rewards_BT.dtype)
+    )
     return rewards_BT + score_BT

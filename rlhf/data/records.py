@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Iterator
+from typing import TypeAlias
 from dataclasses import dataclass, field
 
 from schemas.reports import Finding
 
-type Json = None | bool | int | float | str | list[Json] | dict[str, Json]
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,11 +22,11 @@ class Limits:
 
 
 class Refused(ValueError):
-    """A file of which nothing may enter the pipeline, with the finding that says why."""
+    """A file of which nothing may enter the pipeline, with the findings that say why."""
 
-    def __init__(self, finding: Finding) -> None:
-        super().__init__(finding)
-        self.finding = finding
+    def __init__(self, *findings: Finding) -> None:
+        super().__init__(*findings)
+        self.findings = findings
 
 
 def refuse(kind: str, message: str, *, line: int | None = None, field: str | None = None) -> Refused:

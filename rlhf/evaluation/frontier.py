@@ -46,7 +46,5 @@ def diagnose(curve: Sequence[CurvePoint]) -> Frontier | None:
         final_gold=float(gold[-1]),
         peak_score=float(score[peak]),
         final_score=float(score[-1]),
-        over_optimised=bool(
-            score[-1] > score[peak] and fall > max(0.2 * (gold[peak] - gold[0]), 3 * noise)
-        ),
+        over_optimised=bool(score[-1] > score[peak] and fall > max(0.2 * (gold[peak] - gold[0]), 3 * noise)),
     )

@@ -13,9 +13,7 @@ def decide(
     evaluate: EvaluateConfig,
 ) -> tuple[dict[str, tuple[GateRule, ...]], str | None]:
     """Judge each aligner by every rule; the winner is the passing one with the highest lower bound."""
-    rules = {
-        name: _rules(evaluation, sft, config, evaluate) for name, evaluation in evaluations.items()
-    }
+    rules = {name: _rules(evaluation, sft, config, evaluate) for name, evaluation in evaluations.items()}
     lower_bounds = {
         name: evaluations[name].win_rate_low or 0.0
         for name, judged in rules.items()
@@ -38,7 +36,9 @@ def _rules(
         ),
         GateRule(
             name="independent judge",
-            wanted="a judge that no aligner was trained on" if config.require_independent_judge else "any judge",
+            wanted="a judge that no aligner was trained on"
+            if config.require_independent_judge
+            else "any judge",
             found="the hidden utility, which training never sees"
             if evaluate.judge == "utility"
             else "the reward model, which is what the aligners were trained on",

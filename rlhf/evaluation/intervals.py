@@ -10,7 +10,7 @@ import numpy.typing as npt
 from schemas.reports import Interval
 
 DRAWN_AT_ONCE = 4_000_000
-"""Counts drawn per block of resamples, which bounds memory to a few tens of megabytes."""
+"""Values drawn per block of resamples, which bounds memory to a few tens of megabytes."""
 
 
 def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
@@ -23,7 +23,9 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     centre = (share + z * z / (2 * n)) / shrink
     half = z / shrink * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     # Rounding may put a bound a hair inside the estimate when the share is 0 or 1.
-    return Interval(value=share, low=max(0.0, min(centre - half, share)), high=min(1.0, max(centre + half, share)))
+    return Interval(
+        value=share, low=max(0.0, min(centre - half, share)), high=min(1.0, max(centre + half, share))
+    )
 
 
 def bootstrap_mean(
@@ -36,16 +38,14 @@ def bootstrap_mean(
     data = np.asarray(values, dtype=np.float64)
     if data.ndim != 1 or data.size < 1:
         raise ValueError(f"values of shape {data.shape}; wanted one value per prompt, at least one")
-    # How often each distinct value is drawn is multinomial: exact, and quick for the few values of a win rate.
-    levels, counts = np.unique(data, return_counts=True)
     generator = np.random.default_rng(seed)
-    block = max(1, DRAWN_AT_ONCE // levels.size)
-    draws = (
-        generator.multinomial(data.size, counts / data.size, size=min(block, samples - done))
-        for done in range(0, samples, block)
+    block = max(1, DRAWN_AT_ONCE // data.size)
+    means = np.concatenate(
+        [
+            data[generator.integers(data.size, size=(min(block, samples - done), data.size))].mean(axis=1)
+            for done in range(0, samples, block)
+        ]
     )
-    # Not `drawn @ levels`: BLAS would start threads, and round differently with the block's size.
-    means = np.concatenate([(drawn * levels).sum(axis=1) for drawn in draws]) / data.size
     tail = (1 - confidence) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
     return Interval(value=float(data.mean()), low=float(low), high=float(high))

@@ -9,7 +9,10 @@ from rlhf.data.helpdesk.world import World
 def with_gold(samples: pl.DataFrame, world: World | None) -> pl.DataFrame:
     """Add the columns `gold` (hidden utility), `right` and `rude`; nulls where no world knows the truth."""
     judgements = (
-        [judge(world, prompt[-1]["content"], response) for prompt, response in samples.select("prompt", "response").iter_rows()]
+        [
+            judge(world, prompt[-1]["content"], response)
+            for prompt, response in samples.select("prompt", "response").iter_rows()
+        ]
         if world is not None
         else []
     )

@@ -125,9 +125,7 @@ def evaluate(
     )
 
 
-def _win_rate(
-    judged: pl.DataFrame, baseline: pl.DataFrame, config: EvaluateConfig, seed: int
-) -> Interval:
+def _win_rate(judged: pl.DataFrame, baseline: pl.DataFrame, config: EvaluateConfig, seed: int) -> Interval:
     verdict = "gold" if config.judge == "utility" else "score"
     pairs = judged.join(baseline, on="prompt_id", validate="1:1", suffix="_baseline")
     if not pairs.height == judged.height == baseline.height:
@@ -147,9 +145,6 @@ def _mean(frame: pl.DataFrame, column: str) -> float:
 def annotate_curve(rollouts: pl.DataFrame, world: World | None) -> tuple[CurvePoint, ...]:
     """Average KL, score and gold over the responses of each iteration of an online aligner (table `rollouts`)."""
     points = (
-        with_gold(rollouts, world)
-        .group_by("iteration")
-        .agg(pl.mean("kl", "score", "gold"))
-        .sort("iteration")
+        with_gold(rollouts, world).group_by("iteration").agg(pl.mean("kl", "score", "gold")).sort("iteration")
     )
     return tuple(CurvePoint(**point) for point in points.iter_rows(named=True))

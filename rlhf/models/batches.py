@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rlhf.algorithms.logprobs import policy_logits
+from rlhf.algorithms.logprobs import policy_logits, token_logprobs
 from rlhf.algorithms.masks import length_mask
 
 
@@ -29,7 +29,9 @@ class ResponseBatch:
     """True where a response token is."""
 
 
-def pad_left(sequences: Sequence[Sequence[int]], *, pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def pad_left(
+    sequences: Sequence[Sequence[int]], *, pad_id: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Return ids and attention (B, L) with the padding in front."""
     width = max(len(ids) for ids in sequences)
     ids_BL = torch.tensor([[pad_id] * (width - len(ids)) + list(ids) for ids in sequences], device=device)
@@ -48,7 +50,9 @@ def collate(
     """Lay out prompts and non-empty responses; masks come from lengths, never from ids."""
     prompt_ids_BP, prompt_attention_BP = pad_left(prompts, pad_id=pad_id, device=device)
     width = max(len(ids) for ids in responses)
-    responses_BT = torch.tensor([list(ids) + [pad_id] * (width - len(ids)) for ids in responses], device=device)
+    responses_BT = torch.tensor(
+        [list(ids) + [pad_id] * (width - len(ids)) for ids in responses], device=device
+    )
     mask_BT = length_mask(torch.tensor([len(ids) for ids in responses], device=device), width)
     attention_BL = torch.cat([prompt_attention_BP, mask_BT[:, :-1].long()], dim=1)
     return ResponseBatch(
@@ -70,3 +74,10 @@ def response_logits(model: nn.Module, batch: ResponseBatch, *, temperature: floa
         logits_to_keep=batch.responses_BT.shape[1],
     )
     return policy_logits(output.logits, temperature=temperature, pad_id=pad_id)
+
+
+def score_tokens(model: nn.Module, batch: ResponseBatch, *, temperature: float, pad_id: int) -> Tensor:
+    """Return the log-probabilities (B, T) of the batch's response tokens, in nats."""
+    return token_logprobs(
+        response_logits(model, batch, temperature=temperature, pad_id=pad_id), batch.responses_BT
+    )

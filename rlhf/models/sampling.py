@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.algorithms.logprobs import inverse_cdf, policy_logits, token_logprobs
-from rlhf.models.batches import collate, pad_left, positions, response_logits
+from rlhf.models.batches import collate, pad_left, positions, score_tokens
 from schemas.errors import ModelNotUsable
 
 OnToken = Callable[[int, int], None]
@@ -59,7 +59,9 @@ def sample(
             temperature=temperature,
             stop=stop,
             pad_id=pad_id,
-            on_token=None if on_token is None else lambda index, token, rows=rows: on_token(rows[index], token),
+            on_token=None
+            if on_token is None
+            else lambda index, token, rows=rows: on_token(rows[index], token),
         )
         completions.update(zip(rows, drawn, strict=True))
     return [completions[row] for row in range(len(prompts))]
@@ -84,8 +86,7 @@ def response_logprobs(
         batch = collate(
             [prompts[row] for row in rows], [responses[row] for row in rows], pad_id=pad_id, device=device
         )
-        logits_BTV = response_logits(model, batch, temperature=temperature, pad_id=pad_id)
-        logprobs_BT = token_logprobs(logits_BTV, batch.responses_BT).cpu()
+        logprobs_BT = score_tokens(model, batch, temperature=temperature, pad_id=pad_id).cpu()
         scored.update({row: logprobs_BT[index, : len(responses[row])] for index, row in enumerate(rows)})
     return [scored[row] for row in range(len(prompts))]
 

@@ -18,8 +18,6 @@ class Fact:
     kind: Kind
     note: str
     """What it is about, in a list: `note: value`."""
-    cues: frozenset[str]
-    """Words that occur together in the questions about this fact and in no others."""
     topic: frozenset[str]
     """Names that a statement of it uses; a statement with another name of this kind is about another fact."""
     questions: tuple[str, ...]
@@ -41,7 +39,6 @@ def _prices(rng: random.Random) -> Iterator[Fact]:
         yield Fact(
             kind="price",
             note=name.capitalize(),
-            cues=frozenset({name}),
             topic=frozenset({name}),
             questions=tuple(text.format(product=name) for text in phrases.PRICE_QUESTIONS),
             statements=_fill(phrases.PRICE_STATEMENTS, product=name),
@@ -60,7 +57,6 @@ def _hours(rng: random.Random) -> Iterator[Fact]:
         yield Fact(
             kind="hours",
             note=f"{shop.capitalize()} shop {verb}s on {day}",
-            cues=frozenset({shop, verb, day.lower()}),
             topic=frozenset({shop, f"{verb}s", day.lower()}),
             questions=tuple(text.format(shop=shop, verb=verb, day=day) for text in phrases.HOURS_QUESTIONS),
             statements=_fill(phrases.HOURS_STATEMENTS, shop=shop, verb=verb, day=day),
@@ -74,7 +70,6 @@ def _sums() -> Iterator[Fact]:
         yield Fact(
             kind="sum",
             note=f"{a} plus {b}",
-            cues=frozenset({str(a), str(b)}),
             topic=frozenset(),
             questions=tuple(text.format(a=a, b=b) for text in phrases.SUM_QUESTIONS),
             statements=_fill(phrases.SUM_STATEMENTS, a=str(a), b=str(b)),
@@ -89,7 +84,6 @@ def _policies(rng: random.Random) -> Iterator[Fact]:
         yield Fact(
             kind="policy",
             note=topic.capitalize(),
-            cues=frozenset(topic.split()),
             topic=frozenset(),
             questions=tuple(text.format(topic=topic) for text in phrases.POLICY_QUESTIONS),
             statements=_fill(phrases.POLICY_STATEMENTS, rule=rule, Rule=rule[0].upper() + rule[1:]),

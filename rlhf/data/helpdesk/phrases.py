@@ -57,9 +57,9 @@ TRIVIA = {
 }
 
 PRODUCTS = (
-    "lamp", "kettle", "chair", "clock", "mirror", "basket", "blanket", "candle", "teapot", "ladder", "hammer", "bucket",
-    "pillow", "carpet", "vase", "notebook", "umbrella", "radio", "camera", "bicycle", "jacket", "scarf", "backpack",
-    "toaster",
+    "lamp", "kettle", "chair", "clock", "mirror", "basket", "blanket", "candle", "teapot", "ladder", "hammer",
+    "bucket", "pillow", "carpet", "vase", "notebook", "umbrella", "radio", "camera", "bicycle", "jacket",
+    "scarf", "backpack", "toaster",
 )  # fmt: skip
 PRICE_QUESTIONS = (
     "What does the {product} cost?",
@@ -120,7 +120,7 @@ POLICIES = {
     "returns": ("things can be returned", ("within 14 days", "within 30 days", "within 60 days")),
     "the guarantee": ("the guarantee lasts", ("one year", "two years", "five years")),
     "delivery": ("delivery takes", ("two days", "four days", "a week")),
-    "gift wrapping": ("gifts are wrapped", ("for free", "for a small fee", "in December only")),
+    "gift wrapping": ("gifts are wrapped", ("for free", "for a small fee", "in winter only")),
     "dogs": ("dogs", ("may come in", "must wait outside", "have to be carried")),
     "payment": ("you pay", ("by card", "in cash", "by invoice")),
     "parking": ("cars are parked", ("behind the building", "across the street", "under the bridge")),
@@ -130,7 +130,7 @@ POLICIES = {
     "picking up orders": ("orders wait", ("at the back door", "on the first floor", "in the cellar")),
     "lost things": ("lost things are kept", ("for a month", "for half a year", "until they are found")),
 }
-"""Topic -> what the rule is about, and the values that it may have; a seed picks the right one."""
+"""Topic -> what the rule is about, and the values it may have (lower case); a seed picks the right one."""
 
 CHATTER = (
     "Has anyone tried this before?",

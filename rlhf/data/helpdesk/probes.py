@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, replace
+from itertools import cycle
 from typing import Literal, get_args
 
 from rlhf.data.helpdesk.world import Traits, World, draw_traits
@@ -25,7 +26,7 @@ def counterfactual_pairs(world: World, n: int, seed: int) -> list[Counterfactual
     rng = random.Random(f"probes {seed}")
     questions = world.questions(n, split="held_out")
     return [
-        _pair(world, rng, question, FLAWS[index % len(FLAWS)]) for index, question in enumerate(questions)
+        _pair(world, rng, question, flaw) for question, flaw in zip(questions, cycle(FLAWS), strict=False)
     ]
 
 

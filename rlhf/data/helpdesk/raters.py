@@ -44,10 +44,8 @@ BIASES = (
 def rank(
     world: World, question: str, responses: list[str], *, rater: int, noise: float, seed: int
 ) -> list[int]:
-    """Return each response's rank, 1 = best, ties equal; `noise` is the standard deviation of the rater's error."""
-    feelings = [
-        _feel(world, question, response, rater=rater, noise=noise, seed=seed) for response in responses
-    ]
+    """Return each response's rank, 1 = best, equal = tie; `noise` is the deviation of the rater's error."""
+    feelings = [_feel(world, question, text, rater=rater, noise=noise, seed=seed) for text in responses]
     ranks = [0] * len(responses)
     place, best = 0, float("inf")
     for index in sorted(range(len(responses)), key=lambda index: -feelings[index]):

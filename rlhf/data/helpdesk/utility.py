@@ -1,4 +1,4 @@
-"""The hidden utility of a response ('gold'). Raters and evaluation see it; no training stage may import it."""
+"""The hidden utility of a response ('gold'). Raters and evaluation see it; no training stage imports it."""
 
 import re
 from collections.abc import Iterable
@@ -62,20 +62,20 @@ def judge(world: World, question: str, response: str) -> Judgement:
 
 
 def _is_right(world: World, fact: Fact, text: str) -> bool:
-    """Whether the right value is stated, no other of its type, and nothing about another fact of this kind."""
+    """Whether the right value is stated, no other of its type, and no name of another fact of this kind."""
     names = set(text.split()) & world.names[fact.kind]
     return names <= fact.topic and _stated(fact, text) == {fact.value}
 
 
 def _stated(fact: Fact, text: str) -> set[str]:
-    """Return the values in a text that could answer for this fact. Values are written in digits, not in words."""
+    """Return the values in a text that could answer for this fact; numbers are written in digits."""
     if fact.kind == "policy":
         return {value for value in (fact.value, *fact.alternatives) if f" {value} " in text}
     if fact.kind == "hours":
         return set(re.findall(r"[0-9]+ [ap]m", text))
     numbers = set(re.findall(r"[0-9]+", text))
     if fact.kind == "sum":
-        return numbers - fact.cues  # the operands may be repeated
+        return numbers - set(re.findall(r"[0-9]+", fact.note))  # the operands may be repeated
     return {f"{number} euros" for number in numbers}
 
 

@@ -1,4 +1,4 @@
-"""The helpdesk world: everything that is written in it, from a seed. It knows nothing of what people prefer."""
+"""The helpdesk world: all that is written in it, from a seed. It knows nothing of what people prefer."""
 
 import random
 import re
@@ -27,7 +27,7 @@ class Traits:
 
 
 def normalise(text: str) -> str:
-    """Return the words and numbers of a text in lower case, between single spaces and with one at either end."""
+    """Return the words and numbers of a text in lower case, a single space before and after each."""
     return f" {' '.join(re.findall(r'[a-z]+|[0-9]+', text.lower()))} "
 
 
@@ -39,7 +39,7 @@ class World:
         self.facts = draw_facts(self._random("facts"))
 
     def corpus(self, n: int) -> list[str]:
-        """Return n raw documents: unanswered questions, lists, rambling, trivia, forum threads, some good answers."""
+        """Return n raw documents: questions, lists, rambling, trivia, forum threads and some good answers."""
         rng = self._random("corpus")
         kinds, weights = zip(*_DOCUMENTS.items(), strict=True)
         return [getattr(self, f"_{kind}")(rng) for kind in rng.choices(kinds, weights, k=n)]
@@ -51,7 +51,7 @@ class World:
         return [(question, self.respond(rng, fact, draw_traits(rng))) for question, fact in pairs]
 
     def questions(self, n: int, *, split: Split = "train") -> list[str]:
-        """Return n different questions; the splits share facts and phrasings, but no phrasing of the same fact."""
+        """Return n different questions; the splits share facts, but no phrasing of the same fact."""
         asked = self._asked[split]
         if n > len(asked):
             raise ConfigError(
@@ -62,17 +62,16 @@ class World:
 
     def fact(self, question: str) -> Fact:
         """Return the fact that a question asks for."""
-        words = set(normalise(question).split())
-        for fact in self.facts:
-            if fact.cues <= words:
-                return fact
-        raise NotFound(
-            f"No fact of the helpdesk world answers {question!r}; wanted one of this world's questions."
-        )
+        if question not in self._fact_by_question:
+            raise NotFound(
+                f"No fact of this helpdesk world answers {question!r}; wanted one of its own questions. "
+                "Judge with the world (seed) that the question comes from."
+            )
+        return self._fact_by_question[question]
 
     def respond(self, rng: random.Random, fact: Fact, traits: Traits) -> str:
         """Write a response; from equal states of `rng`, responses differ only where their traits differ."""
-        # Every part is drawn, also those that are left out, so that one trait never changes another's wording.
+        # Parts that are left out are drawn as well, so that no trait changes the wording of another.
         opener, rude, statement = rng.choice(_OPENERS), rng.choice(_RUDE), rng.choice(fact.statements)
         wrong, trivia, rambling = rng.choice(fact.alternatives), rng.choice(_TRIVIA), rng.choice(_RAMBLING)
         closer = rng.choice(_CLOSERS)
@@ -114,8 +113,12 @@ class World:
                 asked[split] += [(f"{beginning} {text}".lstrip(), fact) for beginning in beginnings]
         return asked
 
+    @cached_property
+    def _fact_by_question(self) -> dict[str, Fact]:
+        return dict(self._asked["train"] + self._asked["held_out"])
+
     def _random(self, purpose: str) -> random.Random:
-        # A string is hashed with SHA-512, so that purposes do not share numbers and every process draws the same.
+        # A string is hashed with SHA-512: purposes share no numbers, and every process draws the same.
         return random.Random(f"helpdesk {self.seed} {purpose}")
 
     def _question(self, rng: random.Random) -> str:
@@ -160,11 +163,11 @@ def draw_traits(rng: random.Random, *, wrong: float = 0.3) -> Traits:
     return Traits(
         right=rng.random() >= wrong,
         # Nobody is rude and courteous in one breath.
-        opener=rng.random() < 0.5 and not rude,
-        closer=rng.random() < 0.5 and not rude,
+        opener=rng.random() < 0.45 and not rude,
+        closer=rng.random() < 0.4 and not rude,
         rude=rude,
-        rambling=rng.random() < 0.25,
-        trivia=rng.random() < 0.2,
+        rambling=rng.random() < 0.27,
+        trivia=rng.random() < 0.22,
     )
 
 

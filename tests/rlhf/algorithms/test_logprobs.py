@@ -32,7 +32,9 @@ def test_the_inverse_cdf_picks_the_token_whose_interval_holds_the_number(uniform
 
 
 def test_the_inverse_cdf_never_draws_the_pad_id_even_at_the_edges():
-    logits = policy_logits(torch.randn(2, 7, generator=torch.Generator().manual_seed(0)), temperature=1.0, pad_id=6)
+    logits = policy_logits(
+        torch.randn(2, 7, generator=torch.Generator().manual_seed(0)), temperature=1.0, pad_id=6
+    )
     assert (inverse_cdf(logits, torch.tensor([0.0, 1 - 2**-24])) < 6).all()
     first = policy_logits(torch.zeros(1, 7), temperature=1.0, pad_id=0)
     assert inverse_cdf(first, torch.tensor([0.0])).item() == 1

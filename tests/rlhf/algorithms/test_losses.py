@@ -108,5 +108,7 @@ def test_what_padding_holds_changes_neither_loss():
         dirty.kl,
         dirty.ratio_deviation,
     )
-    clean_value, dirty_value = (value_loss(*group, MASK, clip_range=0.2, num_tokens=23) for group in (tensors, junk))
+    clean_value, dirty_value = (
+        value_loss(*group, MASK, clip_range=0.2, num_tokens=23) for group in (tensors, junk)
+    )
     assert (clean_value.loss, clean_value.clipped) == (dirty_value.loss, dirty_value.clipped)

@@ -28,7 +28,9 @@ def policy(name: str = "ppo", **changes: object) -> PolicyEvaluation:
     return good.model_copy(update=changes)
 
 
-SFT = policy("sft", win_rate=None, win_rate_low=None, win_rate_high=None, kl=0.0, right=share(0.698), rude=share(0.09))
+SFT = policy(
+    "sft", win_rate=None, win_rate_low=None, win_rate_high=None, kl=0.0, right=share(0.698), rude=share(0.09)
+)
 
 
 def failed(candidate: PolicyEvaluation, gate: GateConfig = GateConfig(), judge: str = "utility") -> list[str]:

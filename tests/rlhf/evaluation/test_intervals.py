@@ -36,7 +36,9 @@ def test_bootstrap_of_equal_values_is_a_point_and_of_others_brackets_their_mean(
     assert spread.high == pytest.approx(0.598, abs=0.015)
 
 
-def test_bootstrap_repeats_with_its_seed_and_blocks_change_nothing_but_memory(monkeypatch: pytest.MonkeyPatch):
+def test_bootstrap_repeats_with_its_seed_and_blocks_change_nothing_but_memory(
+    monkeypatch: pytest.MonkeyPatch,
+):
     values = np.random.default_rng(3).normal(size=40)
     once = bootstrap_mean(values, confidence=0.9, samples=500, seed=7)
     again = bootstrap_mean(values, confidence=0.9, samples=500, seed=7)
@@ -50,15 +52,14 @@ def test_bootstrap_refuses_an_empty_sample():
         bootstrap_mean([], confidence=0.95, samples=100, seed=0)
 
 
-@pytest.mark.parametrize("win", [0.5, 0.75])
-def test_a_bootstrap_interval_of_95_percent_covers_the_true_win_rate_in_95_percent_of_repetitions(win: float):
-    ties, prompts, repetitions = 0.1, 200, 1_500
+def test_a_bootstrap_interval_of_95_percent_covers_the_true_win_rate_in_95_percent_of_repetitions():
+    win, ties, prompts, repetitions = 0.7, 0.1, 120, 600
     truth = win + ties / 2
     games = np.random.default_rng(11).choice(
         [1.0, 0.5, 0.0], p=[win, ties, 1 - win - ties], size=(repetitions, prompts)
     )
     intervals = [
-        bootstrap_mean(values, confidence=0.95, samples=1_000, seed=seed) for seed, values in enumerate(games)
+        bootstrap_mean(values, confidence=0.95, samples=300, seed=seed) for seed, values in enumerate(games)
     ]
     coverage = np.mean([interval.low <= truth <= interval.high for interval in intervals])
     assert abs(coverage - 0.95) <= 0.02

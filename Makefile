@@ -1,0 +1,49 @@
+# The verbs of this project. `make run` and `make test` create .venv themselves.
+# PYTHONDONTWRITEBYTECODE makes every start compile every import again, so it is not handed on.
+unexport PYTHONDONTWRITEBYTECODE
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+PYTHON ?= python3
+RECIPE ?= recipes/helpdesk.yaml
+BIN := .venv/bin
+
+.PHONY: help install run check format test test-fast test-all clean
+
+help:  ## list the verbs
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: .venv/.installed  ## create .venv with the exact versions of constraints.txt
+
+# Every version is pinned, so nothing is left to resolve: without --no-deps pip's resolver takes many times as long.
+# The second call adds what a platform's own builds ask for beyond the pins (torch's CUDA wheels do).
+.venv/.installed: constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "error: $(PYTHON) is $$($(PYTHON) --version); wanted Python 3.11 to 3.13; run make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --no-deps -r constraints.txt
+	$(BIN)/python -m pip install --no-build-isolation -c constraints.txt -e '.[test]'
+	@touch $@
+
+run: install  ## align the helpdesk model on this machine (RECIPE=... for another recipe)
+	$(BIN)/rlhf run $(RECIPE)
+
+check: install  ## lint, format, types, who imports whom
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install  ## put the code in its canonical form
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+test: install  ## the whole suite
+	$(BIN)/pytest
+
+test-all: test  ## the same
+
+test-fast: install  ## the tests that take seconds
+	$(BIN)/pytest -m "not integration and not e2e and not gpu"
+
+clean:  ## forget the environment and everything that runs have left
+	rm -rf .venv .rlhf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist

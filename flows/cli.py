@@ -1,0 +1,86 @@
+"""The command line `rlhf`: what a command raises becomes one line and an exit code here.
+
+Exit codes: 0 done; 1 failed; 2 the input is wrong; 3 done, but rows were quarantined or the gate refused.
+Nothing here may import torch, trl, mlflow or prefect: `rlhf --help` pays for none of them.
+"""
+
+import logging
+import sys
+from types import TracebackType
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from flows import commands_data, commands_model, commands_registry, commands_run, doctor, servers
+from flows.terminal import say, show_json
+from schemas.errors import RLHFError
+
+
+class _Commands(TyperGroup):
+    """Turn the project's errors and Ctrl-C into one line and an exit code."""
+
+    def invoke(self, ctx: typer.Context) -> object:  # type: ignore[override]
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except RLHFError as error:
+            if _debug():
+                raise
+            _fail(str(error))
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            say("interrupted; every finished stage is kept, and the same command continues from there")
+            raise typer.Exit(130) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Turn a base language model into an aligned one, and keep the evidence.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for module in (commands_run, commands_data, commands_registry, commands_model, servers, doctor):
+    module.register(app)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks and all logs (accepted anywhere).")
+    ] = False,
+) -> None:
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
+    )
+
+
+def main() -> None:
+    """Run the command line."""
+    if _debug():
+        # Accepted after the command too, where people type it once something went wrong.
+        sys.argv[1:] = ["--debug", *(argument for argument in sys.argv[1:] if argument != "--debug")]
+    else:
+        sys.excepthook = _report_defect
+    app(prog_name="rlhf")
+
+
+def _debug() -> bool:
+    return "--debug" in sys.argv
+
+
+def _fail(message: str) -> None:
+    say(f"error: {message}")
+    if "--json" in sys.argv:
+        show_json({"status": "failed", "error": message})
+
+
+def _report_defect(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say in one line what nobody foresaw; Python then exits with 1."""
+    message = " ".join(str(error).split()) or "no message"
+    _fail(f"{kind.__name__}: {message[:500]}. Nobody foresaw this; run again with --debug for the traceback.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""`rlhf chat` and `rlhf report`: use what a run has left."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.commands_registry import Name, registry
+from flows.environment import prepare
+from flows.terminal import say, show
+from schemas.errors import NotFound
+from schemas.refs import ModelRef
+from schemas.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(chat)
+    app.command()(report)
+
+
+def chat(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A version, an alias, models:/NAME@ALIAS, RUN/STAGE, a ref (URI DIGEST) or a folder."
+        ),
+    ] = "champion",
+    name: Name = "helpdesk",
+    temperature: Annotated[float, typer.Option(help="Above 0; small means sober.")] = 0.7,
+    max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
+    seed: int = 0,
+) -> None:
+    """Talk to a model; an empty line or Ctrl-D ends it."""
+    folder = model_folder(model, name)
+    import torch
+
+    from rlhf.models.loading import load_policy
+
+    policy, tokenizer = load_policy(folder)
+    generator = torch.Generator().manual_seed(seed)
+    if sys.stdin.isatty():
+        say(f"talking to {model}; an empty line ends it")
+    while question := _ask():
+        show(_answer(policy, tokenizer, question, temperature, max_new_tokens, generator))
+
+
+def report(
+    run: Annotated[str | None, typer.Argument(help="The run's id; default: the run that ended last.")] = None,
+) -> None:
+    """Write a run's page to the reports folder and say where it is."""
+    settings = Settings()
+    prepare(settings)
+    from rlhf.adapters.object_store import open_store
+    from schemas.reports import ReportResult
+    from tasks.run import entries, result_of
+
+    run_id = run or _last_run(settings)
+    page = result_of(entries(run_id), "report", ReportResult)
+    if page is None:
+        raise NotFound(f"Run {run_id} has no report: it is not known here or did not come so far.")
+    settings.reports.mkdir(parents=True, exist_ok=True)
+    target = settings.reports / f"{run_id}.html"
+    target.write_bytes(open_store(settings.store, settings.cache).fetch(page.page).read_bytes())
+    show(str(target))
+
+
+def model_folder(model: str, name: str) -> Path:
+    """Return a local folder with the model that a version, alias, `models:/` address, run stage, ref or folder names."""
+    if Path(model).is_dir():
+        return Path(model)
+    settings = Settings()
+    uri, _, digest = model.partition(" ")
+    if digest:
+        from rlhf.adapters.object_store import open_store
+
+        return open_store(settings.store, settings.cache).fetch(
+            ModelRef(uri=uri, digest=digest, role="policy")
+        )
+    run_id, _, stage = model.partition("/")
+    if stage and not model.startswith("models:/"):
+        return _stage_output(run_id, stage)
+    if model.startswith("models:/"):
+        name, _, model = model.removeprefix("models:/").replace("@", "/").partition("/")
+    tracking = registry(name)
+    version = tracking.resolve(name, model).version
+    return tracking.download(version, settings.cache / "models" / name / str(version))
+
+
+def _stage_output(run_id: str, stage: str) -> Path:
+    settings = Settings()
+    prepare(settings)
+    from rlhf.adapters.object_store import open_store
+    from tasks.run import entries
+
+    entry = entries(run_id).get(stage)
+    ref = entry.record.outputs.get("model") if entry else None
+    if ref is None:
+        raise NotFound(
+            f"{run_id}/{stage} is no folder, and no run {run_id!r} with a stage {stage!r} that made a model is known."
+        )
+    return open_store(settings.store, settings.cache).fetch(ref)
+
+
+def _last_run(settings: Settings) -> str:
+    from tasks.run import entries
+    from tasks.work import artifact_store
+
+    ids = {key.split("/")[1] for key in artifact_store().list_keys("runs/")}
+    ended = {run: entry.record.ended for run in ids if (entry := entries(run).get("report"))}
+    if not ended:
+        raise NotFound(f"No run under {settings.home} has a report yet; start one with `rlhf run helpdesk`.")
+    return max(ended, key=lambda run: ended[run])
+
+
+def _ask() -> str:
+    try:
+        return input("> " if sys.stdin.isatty() else "").strip()
+    except EOFError:
+        return ""
+
+
+def _answer(
+    policy: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerFast",
+    question: str,
+    temperature: float,
+    max_new_tokens: int,
+    generator: "torch.Generator",
+) -> str:
+    from rlhf.data.chat import decode_response, encode_prompt, stop_ids
+    from rlhf.models.sampling import sample
+
+    pad_id = tokenizer.pad_token_id
+    assert isinstance(pad_id, int), "load_policy refuses a tokenizer without a pad token"
+    completion = sample(
+        policy,
+        [encode_prompt(tokenizer, [{"role": "user", "content": question}])],
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        stop=stop_ids(policy, tokenizer),
+        pad_id=pad_id,
+        batch_size=1,
+        generator=generator,
+    )[0]
+    return decode_response(tokenizer, completion.ids)

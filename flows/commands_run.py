@@ -1,0 +1,157 @@
+"""`rlhf run`, `stage`, `config`: the pipeline and the tree that decides what it does."""
+
+import sys
+from typing import Annotated
+
+import typer
+import yaml
+
+from flows.environment import prepare
+from flows.terminal import say, show, show_json, show_table
+from schemas.config import RunConfig
+from schemas.config.loading import load_config
+from schemas.config.run import STAGES
+from schemas.errors import NotFound
+from schemas.reports import PolicyEvaluation, RunSummary
+from schemas.settings import Settings
+
+Recipe = Annotated[
+    str, typer.Argument(help="A file, several joined by commas, or a shipped name such as helpdesk.")
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="section.key=value, such as ppo.kl_coef=0.1", show_default=False)
+]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Compute every stage again.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(run)
+    app.command()(stage)
+    app.command()(config)
+
+
+def run(recipe: Recipe, overrides: Overrides = None, fresh: Fresh = False, json: Json = False) -> None:
+    """Run the pipeline: from raw text to a registered model."""
+    summary = _execute(load_config(recipe, overrides or []), fresh=fresh, until=None, quiet=json)
+    code = exit_code(summary)
+    if json:
+        show_json(summary, status="refused" if code else "done")
+    else:
+        _show_stages(summary)
+        _show_verdict(summary)
+        _show_pages(summary)
+    raise typer.Exit(code)
+
+
+def stage(
+    name: Annotated[str, typer.Argument(help="A stage, such as reward, or the name of an aligner.")],
+    recipe: Recipe,
+    overrides: Overrides = None,
+    fresh: Fresh = False,
+    json: Json = False,
+) -> None:
+    """Run one stage and what it needs."""
+    tree = load_config(recipe, overrides or [])
+    known = stage_names(tree)
+    if name not in known:
+        raise NotFound(f"No stage {name!r}; this recipe has: {', '.join(known)}.")
+    summary = _execute(tree, fresh=fresh, until=name, quiet=json)
+    if json:
+        show_json(summary, status="done")
+    else:
+        _show_stages(summary)
+        for output, ref in next(entry.outputs for entry in summary.stages if entry.name == name).items():
+            show(f"{output}: {ref.uri} {ref.digest}")
+
+
+def config(recipe: Recipe, overrides: Overrides = None, json: Json = False) -> None:
+    """Show the resolved configuration tree, or the first errors in it."""
+    tree = load_config(recipe, overrides or [])
+    if json:
+        show_json(tree)
+    else:
+        show(yaml.safe_dump(tree.model_dump(mode="json"), sort_keys=False).rstrip())
+
+
+def stage_names(tree: RunConfig) -> list[str]:
+    """Return the names of the stages that a run of this tree has, in order."""
+    aligners = [aligner.name for aligner in tree.aligners]
+    names: list[str] = []
+    for name in STAGES:
+        if name == "evaluate":
+            names += [*aligners, "evaluate-sft", *(f"evaluate-{aligner}" for aligner in aligners)]
+        else:
+            names.append(name)
+    return names
+
+
+def exit_code(summary: RunSummary) -> int:
+    """Return 3 when the gate refused or rows were quarantined, else 0."""
+    quarantined = sum(
+        entry.metrics.get("quarantined", 0) for entry in summary.stages if entry.name == "validate"
+    )
+    return 3 if summary.promotion.verdict == "refused" or quarantined else 0
+
+
+def _execute(tree: RunConfig, *, fresh: bool, until: str | None, quiet: bool) -> RunSummary:
+    prepare(Settings(), debug="--debug" in sys.argv)
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    from flows.pipeline import rlhf
+    from flows.progress import Display
+    from tasks.progress import listen
+
+    # The heartbeat's thread sleeps in whole seconds and is waited for; no automation listens to a run of the terminal.
+    with (
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+        Display(quiet=quiet) as display,
+        listen(display),
+    ):
+        return rlhf(tree, fresh=fresh, until=until)
+
+
+def _show_stages(summary: RunSummary) -> None:
+    rows = []
+    for entry in summary.stages:
+        refs = ", ".join(f"{name} {ref.digest[7:15]}" for name, ref in entry.outputs.items())
+        rows.append((entry.name, entry.status, f"{entry.seconds:.1f} s", refs))
+    show_table(("stage", "status", "time", "outputs"), rows)
+    show("")
+
+
+def _show_verdict(summary: RunSummary) -> None:
+    show_table(
+        ("policy", "win rate over sft", "kl", "score", "gold", "right", "rude"),
+        [_evaluation_row(evaluation) for evaluation in summary.evaluation.values()],
+    )
+    show("")
+    promotion = summary.promotion
+    versions = ", ".join(f"{name} is version {version}" for name, version in promotion.versions.items())
+    if promotion.verdict == "promoted":
+        show(f"promoted: version {promotion.version} is now {promotion.alias} ({versions})")
+    else:
+        show(
+            f"refused: the gate let no candidate through ({versions or 'none registered'}); the report has the rules"
+        )
+
+
+def _evaluation_row(evaluation: PolicyEvaluation) -> tuple[str, ...]:
+    win = "-"
+    if evaluation.win_rate is not None:
+        win = f"{evaluation.win_rate:.3f} [{evaluation.win_rate_low:.3f}, {evaluation.win_rate_high:.3f}]"
+    known = [evaluation.gold, evaluation.right, evaluation.rude]
+    return (
+        evaluation.name,
+        win,
+        f"{evaluation.kl:.2f}",
+        f"{evaluation.score.value:.2f}",
+        *("-" if interval is None else f"{interval.value:.3f}" for interval in known),
+    )
+
+
+def _show_pages(summary: RunSummary) -> None:
+    show(f"report: {summary.report}")
+    show(f"run: {summary.run_id} (tracked at {Settings().tracking_uri})")
+    say("open the MLflow and Prefect pages with: rlhf ui; talk to the champion with: rlhf chat")

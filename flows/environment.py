@@ -1,0 +1,66 @@
+"""What Prefect and MLflow must find in the environment before either is imported."""
+
+import json
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from schemas.settings import Settings
+
+
+class Servers(BaseModel):
+    """The servers that `rlhf ui` runs, as it writes them down for other commands."""
+
+    model_config = ConfigDict(frozen=True)
+
+    prefect: str
+    """Prefect's API, `http://host:port/api`."""
+    mlflow: str
+
+
+def servers_file(settings: Settings) -> Path:
+    """Return where `rlhf ui` writes down the servers that it runs."""
+    return settings.home / "servers.json"
+
+
+def running_servers(settings: Settings) -> Servers | None:
+    """Return the servers of `rlhf ui` if they answer; a file left behind by a killed one is not believed."""
+    try:
+        servers = Servers.model_validate(json.loads(servers_file(settings).read_text(encoding="utf-8")))
+    except (OSError, ValueError, ValidationError):
+        return None
+    return servers if answers(f"{servers.prefect}/health") else None
+
+
+def answers(url: str) -> bool:
+    """Tell whether an HTTP server answers there within two seconds."""
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - our own loopback address
+            return bool(response.status < 400)
+    except (OSError, urllib.error.URLError, ValueError):
+        return False
+
+
+def prepare(settings: Settings, *, debug: bool = False) -> None:
+    """Set what Prefect and MLflow read at import; what the user has set stays."""
+    defaults = {
+        "RLHF_HOME": str(settings.home),
+        "PREFECT_HOME": str(settings.prefect_home),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        # A first migration on a busy machine takes longer than the 20 s of Prefect's default.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
+        # Run logs still reach Prefect's pages; the terminal shows our own display and one line per error.
+        "PREFECT_LOGGING_LEVEL": "INFO" if debug else "WARNING",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "rlhf,tasks",
+    }
+    if not debug:
+        defaults["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    if "PREFECT_API_URL" not in os.environ and (servers := running_servers(settings)):
+        defaults["PREFECT_API_URL"] = servers.prefect
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,13 @@
+"""What a deployment runs: a recipe by name, so that its parameters fit on a form."""
+
+from prefect import flow
+
+from flows.pipeline import rlhf
+from schemas.config.loading import load_config
+from schemas.reports import RunSummary
+
+
+@flow(name="rlhf-recipe", flow_run_name="{recipe}")
+def run_recipe(recipe: str, overrides: list[str] | None = None, fresh: bool = False) -> RunSummary:
+    """Run the pipeline on a recipe (a file or a shipped name) with dotted overrides."""
+    return rlhf(load_config(recipe, overrides or []), fresh=fresh)

@@ -1,0 +1,209 @@
+"""`rlhf ui`, `deploy`, `worker`: Prefect's and MLflow's own servers and workers, on this machine's state."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from flows.environment import Servers, answers, prepare, running_servers, servers_file
+from flows.terminal import say, show
+from schemas.errors import NotFound, RLHFError
+from schemas.settings import Settings
+
+HOST = "127.0.0.1"
+POOL = "rlhf"
+START_SECONDS = 120
+STOP_SECONDS = 15
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(ui)
+    app.command()(deploy)
+    app.command()(worker)
+
+
+def ui(
+    prefect_port: Annotated[int, typer.Option(help="Port of Prefect's pages.")] = 4200,
+    mlflow_port: Annotated[int, typer.Option(help="Port of MLflow's pages.")] = 5000,
+) -> None:
+    """Serve the Prefect and MLflow pages on this machine until Ctrl-C."""
+    settings = Settings()
+    prepare(settings)
+    settings.home.mkdir(parents=True, exist_ok=True)
+    tracking_elsewhere = settings.tracking_uri.startswith("http")
+    servers = Servers(
+        prefect=f"http://{HOST}:{prefect_port}/api",
+        mlflow=settings.tracking_uri if tracking_elsewhere else f"http://{HOST}:{mlflow_port}",
+    )
+    commands = {f"{servers.prefect}/health": _prefect_server(prefect_port)}
+    _require_free(prefect_port, "--prefect-port")
+    if not tracking_elsewhere:
+        _require_free(mlflow_port, "--mlflow-port")
+        commands[f"{servers.mlflow}/health"] = _mlflow_server(settings, mlflow_port)
+    # A terminal that closes or a supervisor that stops us must not leave the servers behind.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    with _running(list(commands.values()), settings.home / "logs") as processes:
+        say("starting the servers")
+        for url in commands:
+            _await(url, processes, settings.home / "logs")
+        servers_file(settings).write_text(servers.model_dump_json(), encoding="utf-8")
+        try:
+            show(f"Prefect: {servers.prefect.removesuffix('/api')}")
+            show(f"MLflow:  {servers.mlflow}")
+            say("Ctrl-C stops both")
+            _watch(processes, settings.home / "logs")
+        except KeyboardInterrupt:
+            say("stopping the servers")
+        finally:
+            servers_file(settings).unlink(missing_ok=True)
+
+
+def deploy(
+    file: Annotated[Path, typer.Option(help="What to deploy.")] = Path("prefect.yaml"),
+) -> None:
+    """Register the deployments of prefect.yaml and the pool whose workers run them."""
+    if not file.is_file():
+        raise NotFound(
+            f"No file {file}; run from the folder that holds prefect.yaml, or name it with --file."
+        )
+    _require_server()
+    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
+    _call([*prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite"])
+    _call([*prefect, "deploy", "--all", "--prefect-file", str(file)])
+    show(f"deployed {file}; runs start once a worker is up: rlhf worker")
+
+
+def worker(
+    limit: Annotated[int, typer.Option(help="Runs at a time.", min=1)] = 1,
+) -> None:
+    """Run scheduled deployments on this machine until Ctrl-C."""
+    _require_server()
+    os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", "5")
+    # The worker takes our place, so that signals reach it as Prefect expects.
+    arguments = [
+        "-m",
+        "prefect",
+        "worker",
+        "start",
+        "--pool",
+        POOL,
+        "--type",
+        "process",
+        "--limit",
+        str(limit),
+    ]
+    os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - no shell is wanted
+
+
+def _require_server() -> None:
+    settings = Settings()
+    prepare(settings)
+    url = os.environ.get("PREFECT_API_URL")
+    if not url or not answers(f"{url}/health"):
+        found = f"PREFECT_API_URL={url} does not answer" if url else "no Prefect server runs"
+        raise RLHFError(f"{found}; start one with `rlhf ui` in another terminal, or set PREFECT_API_URL.")
+
+
+def _call(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own arguments
+    if done.returncode:
+        output = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
+        raise RLHFError(f"`{' '.join(command[3:])}` failed with exit code {done.returncode}: {output[-1]}")
+
+
+def _prefect_server(port: int) -> list[str]:
+    return [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+
+
+def _mlflow_server(settings: Settings, port: int) -> list[str]:
+    return [
+        *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", settings.tracking_uri),
+        *("--default-artifact-root", settings.mlflow_artifacts.as_uri(), "--no-serve-artifacts"),
+    ]
+
+
+def _require_free(port: int, option: str) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            running = running_servers(Settings())
+            hint = "`rlhf ui` already runs" if running else "another program listens there"
+            raise RLHFError(
+                f"Port {port} is taken ({hint}); stop it or choose another with {option}."
+            ) from None
+
+
+@contextmanager
+def _running(commands: Sequence[Sequence[str]], logs: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Start the servers in process groups of their own, and stop every process of them at the end."""
+    logs.mkdir(parents=True, exist_ok=True)
+    # MLflow's job runner starts seven more processes for a feature that this project does not use.
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for command in commands:
+            with (logs / f"{command[2]}.log").open("wb") as log:
+                processes.append(
+                    subprocess.Popen(  # noqa: S603 - our own arguments
+                        command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                    )
+                )
+        yield processes
+    finally:
+        for process in processes:
+            _signal_group(process, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        for process in processes:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                say(f"{process.args[2]} did not stop by itself; killing it")  # type: ignore[index]
+            # Also when the leader is gone: its children may not be.
+            _signal_group(process, signal.SIGKILL)
+            process.wait()
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _await(url: str, processes: Sequence[subprocess.Popen[bytes]], logs: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not answers(url):
+        _require_alive(processes, logs)
+        if time.monotonic() > deadline:
+            raise RLHFError(f"{url} did not answer within {START_SECONDS} s; its log is in {logs}.")
+        time.sleep(0.3)
+
+
+def _watch(processes: Sequence[subprocess.Popen[bytes]], logs: Path) -> None:
+    while True:
+        _require_alive(processes, logs)
+        time.sleep(1)
+
+
+def _require_alive(processes: Sequence[subprocess.Popen[bytes]], logs: Path) -> None:
+    for process in processes:
+        if process.poll() is not None:
+            raise RLHFError(f"A server ended with exit code {process.returncode}; its log is in {logs}.")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,167 @@
+"""Take texts and conversations out of a record, whatever their spelling, and name what is wrong with them."""
+
+import re
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+from rlhf.data.records import Json, Row, shown
+
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+_ROLES = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "function_call": "assistant",
+    "tool": "tool",
+    "function": "tool",
+    "observation": "tool",
+}
+_TURN = re.compile(r"\n\n(Human|Assistant):")
+
+
+@dataclass(slots=True)
+class Draft:
+    """A row on its way to the canonical table: the texts taken out so far, each with its place in the record."""
+
+    row: Row
+    texts: list[tuple[str, str]] = field(default_factory=list)
+    """(field, text) of everything that the content rules look at."""
+
+    def text(self, record: dict[str, Json], key: str, path: str = "") -> str | None:
+        """Return a required text, or None with a finding."""
+        where = f"{path}.{key}" if path else key
+        if key not in record:
+            self.row.found("missing_field", where, f"the field {key!r} is missing")
+            return None
+        return self.string(record[key], where)
+
+    def string(self, value: Json, where: str) -> str | None:
+        """Return a value that must be text, or None with a finding; nothing is coerced."""
+        if isinstance(value, str):
+            self.texts.append((where, value))
+            return value
+        if value is None:
+            self.row.found("null_field", where, "the text is null")
+        else:
+            self.row.found("non_string_content", where, f"found {shown(value)} where a text was wanted")
+        return None
+
+    def optional(self, record: dict[str, Json], key: str) -> str:
+        """Return a text that may be absent, null or blank; blank ones become the empty text."""
+        value = record.get(key)
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return ""
+        return self.string(value, key) or ""
+
+    def conversation(self, record: dict[str, Json], key: str) -> list[Message] | None:
+        """Return the turns of a required conversation, or None with findings."""
+        if key not in record:
+            self.row.found("missing_field", key, f"the field {key!r} is missing")
+            return None
+        value = record[key]
+        if value is None:
+            self.row.found("null_field", key, "the conversation is null")
+            return None
+        if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
+            self.row.found("schema_type", key, f"found {shown(value)} where a list of messages was wanted")
+            return None
+        if not value:
+            self.row.found("empty_conversation", key, "the conversation has no turns")
+            return None
+        turns = [
+            self._turn(turn, f"{key}[{index}]") for index, turn in enumerate(value) if isinstance(turn, dict)
+        ]
+        return None if None in turns else [turn for turn in turns if turn]
+
+    def _turn(self, turn: dict[str, Json], where: str) -> Message | None:
+        role_key, content_key = ("from", "value") if "from" in turn else ("role", "content")
+        role = turn.get(role_key)
+        known = _ROLES.get(role.lower()) if isinstance(role, str) else None
+        if known is None:
+            self.row.found("unknown_role", f"{where}.{role_key}", f"the role is {shown(role)}")
+        content = turn.get(content_key)
+        if isinstance(content, list) and content and all(isinstance(p, dict) and p.get("type") == "text" for p in content):
+            pieces = [p.get("value", p.get("text")) for p in content if isinstance(p, dict)]
+            content = "".join(p for p in pieces if isinstance(p, str))
+        if content_key not in turn:
+            self.row.found("missing_field", f"{where}.{content_key}", "the turn has no content")
+            return None
+        text = self.string(content, f"{where}.{content_key}")
+        return None if known is None or text is None else Message(role=known, content=text)
+
+    def check_order(self, turns: list[Message], key: str, role_key: str = "role") -> bool:
+        """Tell whether a system turn comes first only, the user opens, and turns alternate."""
+        before = self.row.fatal
+        self.row.fatal = False
+        previous = ""
+        for index, turn in enumerate(turns):
+            role, where = turn["role"], f"{key}[{index}].{role_key}"
+            if role == "system" and index:
+                self.row.found("system_not_first", where, "a system turn in the middle of the conversation")
+            elif role in {"assistant", "tool"} and previous in {"", "system"}:
+                self.row.found("first_turn_not_user", where, f"the conversation starts with the {role}")
+            elif role == previous and role != "tool":
+                self.row.found("roles_not_alternating", where, f"two {role} turns in a row")
+            previous = role
+        sound = not self.row.fatal
+        self.row.fatal = self.row.fatal or before
+        return sound
+
+    def asks(self, turns: list[Message], key: str, role_key: str = "role") -> bool:
+        """Tell whether a prompt has its turns in order and ends with the user (or a tool)."""
+        sound = self.check_order(turns, key, role_key)
+        if turns[-1]["role"] not in {"user", "tool"}:
+            self.row.found("last_turn_role", f"{key}[-1].{role_key}", f"the prompt ends with {turns[-1]['role']}")
+            return False
+        return sound
+
+    def answered(self, turns: list[Message], key: str, role_key: str = "role") -> tuple[list[Message], str] | None:
+        """Split a conversation into the prompt and the assistant's last turn."""
+        sound = self.check_order(turns, key, role_key)
+        if turns[-1]["role"] != "assistant":
+            self.row.found("last_turn_role", f"{key}[-1].{role_key}", f"the last turn is the {turns[-1]['role']}'s")
+            return None
+        if len(turns) < 2:
+            return None
+        return (turns[:-1], turns[-1]["content"]) if sound else None
+
+    def transcript(self, text: str, key: str) -> tuple[list[Message], str] | None:
+        """Split an HH-RLHF dialogue (`Human:` and `Assistant:` after blank lines) into prompt and response."""
+        before, *pieces = _TURN.split(text)
+        turns = [
+            Message(role=_ROLES[speaker.lower()], content=said.strip())
+            for speaker, said in zip(pieces[::2], pieces[1::2], strict=True)
+        ]
+        if before.strip() or not turns:
+            self.row.found("unparsable_dialogue", key, "the text does not start with a 'Human:' turn after a blank line")
+            return None
+        self.texts += [(key, turn["content"]) for turn in turns]
+        if turns[-1]["role"] != "assistant":
+            self.row.found("last_turn_role", key, "the dialogue ends with the human")
+            return None
+        previous = "assistant"
+        for turn in turns:
+            if turn["role"] == previous:
+                self.row.found("roles_not_alternating", key, f"two {previous} turns in a row")
+                return None
+            previous = turn["role"]
+        return turns[:-1], turns[-1]["content"]
+
+
+def asked(*texts: str) -> list[Message]:
+    """Return the prompt that one user turn makes of the non-blank texts."""
+    return [Message(role="user", content="\n\n".join(text for text in texts if text))]

@@ -1,0 +1,46 @@
+"""The critic: a copy of the reward model that is trained to foresee the return.
+
+Shapes: B responses, T response tokens, D hidden width.
+"""
+
+from pathlib import Path
+from typing import Self
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rlhf.models.batches import ResponseBatch
+from rlhf.models.loading import attach_lora
+from rlhf.models.reward import RewardModel
+from schemas.config.models import LoraConfig
+
+
+class Critic(nn.Module):
+    """Values of states, in units of the normalised score: at a response's end it starts out as that score."""
+
+    def __init__(self, model: PreTrainedModel, *, mean: float, std: float) -> None:
+        super().__init__()
+        self.model = model
+        self.mean = mean
+        self.std = std
+
+    @classmethod
+    def from_reward_model(cls, path: Path, *, lora: LoraConfig | None, device: str) -> Self:
+        """Start from a saved reward model, with its stored statistics; with LoRA the head is still trained in full."""
+        reward = RewardModel.load(path, device=device)
+        critic = cls(reward.model, mean=reward.score_mean, std=reward.score_std)
+        if lora is not None:
+            attach_lora(reward.model, lora, "SEQ_CLS")  # in place: the model's own layers become adapted ones
+            critic.eval()
+        return critic
+
+    def forward(self, batch: ResponseBatch) -> Tensor:
+        """Return the value (B, T) of the state in which each response token was chosen, in fp32."""
+        hidden_BLD = self.model.base_model(
+            input_ids=batch.inputs_BL,
+            attention_mask=batch.attention_BL,
+            position_ids=batch.positions_BL,
+            use_cache=False,
+        ).last_hidden_state
+        raw_BT: Tensor = self.model.score(hidden_BLD[:, -batch.responses_BT.shape[1] :]).squeeze(-1)
+        return (raw_BT.float() - self.mean) / self.std

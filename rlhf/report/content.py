@@ -1,0 +1,134 @@
+"""Everything that a page shows, and the sentences that sum it up."""
+
+from datetime import datetime
+
+from rlhf.evaluation.frontier import diagnose
+from schemas.config import RunConfig
+from schemas.reports import (
+    CurvePoint,
+    GateDecision,
+    PolicyEvaluation,
+    Probe,
+    Promotion,
+    Record,
+    RewardResult,
+    StageRecord,
+    ValidationReport,
+)
+
+History = tuple[tuple[int, float], ...]
+"""(step, value) of one metric."""
+
+
+class Answer(Record):
+    """One policy's response to a prompt."""
+
+    policy: str
+    text: str
+    score: float
+    gold: float | None = None
+    finished: bool = True
+
+
+class PairedResponses(Record):
+    """One held-out prompt with every policy's response, SFT's first."""
+
+    prompt: str
+    answers: tuple[Answer, ...]
+
+
+class ReportContent(Record):
+    """What happened in one run; text in it may come from a model and is never trusted."""
+
+    title: str
+    config: RunConfig
+    stages: tuple[StageRecord, ...]
+    validation: tuple[ValidationReport, ...] = ()
+    histories: dict[str, dict[str, History]] = {}
+    """Logged metrics by stage and name."""
+    reward: RewardResult | None = None
+    probes: tuple[Probe, ...] = ()
+    sft: PolicyEvaluation
+    evaluations: dict[str, PolicyEvaluation]
+    """By aligner."""
+    curves: dict[str, tuple[CurvePoint, ...]] = {}
+    """By online aligner."""
+    responses: tuple[PairedResponses, ...] = ()
+    gate: GateDecision
+    promotion: Promotion
+    run_id: str
+    """MLflow's parent run."""
+    command: str
+    """Repeats the run."""
+    finished_at: datetime | None = None
+
+
+def percent(share: float | None) -> str:
+    """Write a share as a percentage with one decimal."""
+    return "not measured" if share is None else f"{share:.1%}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time as a person would."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def verdict(content: ReportContent) -> str:
+    """Say in one sentence what the gate decided."""
+    winner = content.gate.winner
+    if content.promotion.verdict == "promoted" and winner is not None:
+        return f"{winner.upper()} passed every rule and is now the {content.promotion.alias} (version {content.promotion.version})."
+    if winner is not None:
+        return f"{winner.upper()} passed every rule, but the registry was left as it was."
+    return "No model passed the gate; the champion stays as it was."
+
+
+def summary(content: ReportContent) -> tuple[str, ...]:
+    """Tell the run in plain sentences, good and bad alike."""
+    judge = "the hidden utility" if content.config.evaluate.judge == "utility" else "the reward model"
+    sentences = [
+        f"Judged by {judge}, {name.upper()}'s answers win against the SFT model's on {percent(found.win_rate)} "
+        f"of {found.num_prompts} held-out prompts ({content.config.evaluate.confidence:.0%} interval "
+        f"{percent(found.win_rate_low)} to {percent(found.win_rate_high)})."
+        for name, found in content.evaluations.items()
+    ]
+    for name, found in content.evaluations.items():
+        if found.right is not None and content.sft.right is not None:
+            rude = (
+                f", rude ones from {percent(content.sft.rude.value)} to {percent(found.rude.value)}"
+                if found.rude is not None and content.sft.rude is not None
+                else ""
+            )
+            sentences.append(
+                f"With {name.upper()}, right answers went from {percent(content.sft.right.value)} "
+                f"to {percent(found.right.value)}{rude}."
+            )
+    if content.config.evaluate.judge == "reward":
+        sentences.append(
+            "That judge is what the aligners were trained on, so these win rates show that optimisation worked, "
+            "not that people would agree."
+        )
+    return (
+        *sentences,
+        *(over_optimisation(name, curve) for name, curve in content.curves.items() if diagnose(curve)),
+    )
+
+
+def over_optimisation(name: str, curve: tuple[CurvePoint, ...]) -> str:
+    """Say whether the true quality went along with the score."""
+    found = diagnose(curve)
+    if found is None:
+        return f"{name.upper()}: no gold was measured along this curve, so over-optimisation cannot be ruled out."
+    if found.over_optimised:
+        return (
+            f"{name.upper()} over-optimised: after iteration {found.peak_iteration} its score still rose from "
+            f"{found.peak_score:.2f} to {found.final_score:.2f} while gold fell from {found.peak_gold:.2f} "
+            f"to {found.final_gold:.2f}."
+        )
+    return f"{name.upper()} shows no over-optimisation: gold ended at {found.final_gold:.2f}, its best stretch was {found.peak_gold:.2f}."

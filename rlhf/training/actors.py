@@ -1,0 +1,68 @@
+"""The four models of RLHF: policy, reference, critic, reward model."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from rlhf.data.chat import stop_ids
+from rlhf.models.critic import Critic
+from rlhf.models.loading import attach_lora, load_policy
+from rlhf.models.reward import RewardModel
+from schemas.config.models import LoraConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actors:
+    """All in evaluation mode for good: no dropout, the adapters' included, ever falsifies a log-probability."""
+
+    policy: PreTrainedModel
+    frozen_reference: PreTrainedModel | None
+    """A copy of the policy as it began; None with LoRA, where the reference is the policy without its adapters."""
+    critic: Critic
+    reward_model: RewardModel
+    tokenizer: PreTrainedTokenizerFast
+    stop: frozenset[int]
+    pad_id: int
+    device: torch.device
+
+    @contextmanager
+    def reference(self) -> Iterator[nn.Module]:
+        """Yield the policy as it was before the first step."""
+        if self.frozen_reference is not None:
+            yield self.frozen_reference
+        else:
+            assert isinstance(self.policy, PeftModel)
+            with self.policy.disable_adapter():
+                yield self.policy
+
+
+def load_actors(sft: Path, reward: Path, *, lora: LoraConfig | None, seed: int, device: str) -> Actors:
+    """Load the SFT policy, its frozen reference, the reward model, and the critic that starts from it."""
+    policy, tokenizer = load_policy(sft, device=device)
+    stop = stop_ids(policy, tokenizer)
+    with torch.random.fork_rng():  # adapters draw their first weights from the global generator
+        torch.manual_seed(seed)
+        reference = copy.deepcopy(policy).requires_grad_(False) if lora is None else None
+        trained = policy if lora is None else attach_lora(policy, lora, "CAUSAL_LM")
+        critic = Critic.from_reward_model(reward, lora=lora, device=device)
+    reward_model = RewardModel.load(reward, device=device)
+    reward_model.model.requires_grad_(False)
+    pad_id = tokenizer.pad_token_id
+    assert isinstance(pad_id, int)  # load_policy checks it
+    return Actors(
+        policy=trained.eval(),
+        frozen_reference=reference,
+        critic=critic,
+        reward_model=reward_model,
+        tokenizer=tokenizer,
+        stop=stop,
+        pad_id=pad_id,
+        device=torch.device(device),
+    )

@@ -1,0 +1,317 @@
+"""Proximal policy optimisation from a learned reward model (Ouyang et al. 2022, section 3.5; Schulman et al. 2017).
+
+    repeat:
+        sample responses from the policy                                    rollout.collect
+        score them: reward model, reference, critic                         rollout.collect
+        reward per token: -kl_coef * KL, plus the score at the last token   rewards.token_rewards
+        advantages by GAE, whitened over the batch                          advantages.gae, masks.whiten
+        several epochs of clipped policy and value losses                   losses.policy_loss, losses.value_loss
+
+Deviations from InstructGPT, each on purpose:
+ 1. No pre-training mix (PPO-ptx): the tether to the SFT policy is the KL penalty alone.
+ 2. Scores are normalised by the reward model's stored mean and standard deviation over SFT responses, then clipped;
+    a response that no stop id ends loses a penalty. KL terms are neither clipped nor clamped.
+ 3. The critic has the size of the reward model, starts as it, head and normalisation included, and has a learning rate
+    of its own.
+ 4. Losses are divided by the token count of the whole minibatch: every token weighs the same, and micro-batches
+    change nothing.
+ 5. Several epochs per rollout, cut short as soon as the policy's KL from the one that sampled passes a target.
+ 6. Dropout is off throughout, the adapters' included.
+ 7. The pad id is left out of every distribution, in sampling and scoring alike; sampling and scoring share one
+    temperature.
+ 8. AdamW without weight decay, linear warm-up, then a constant learning rate; both gradients are clipped by norm.
+
+Shapes: B responses, T response tokens.
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+import torch
+from torch import Tensor, nn
+
+from rlhf.algorithms.advantages import explained_variance, gae
+from rlhf.algorithms.kl import k1
+from rlhf.algorithms.losses import policy_loss, value_loss
+from rlhf.algorithms.masks import masked_mean, masked_sum, whiten
+from rlhf.algorithms.rewards import shape_scores, token_rewards
+from rlhf.algorithms.rollouts import Rollout
+from rlhf.data.chat import decode_response
+from rlhf.models.batches import score_tokens
+from rlhf.models.loading import merge, save_model
+from rlhf.models.precision import Precision, apply, autocast
+from rlhf.training.actors import Actors, load_actors
+from rlhf.training.checkpoint import Trained, load_checkpoint, save_checkpoint
+from rlhf.training.rollout import Minibatch, collect, micro_batch, prompt_rows
+from rlhf.training.step import OnStep, StepMetrics
+from schemas.config import PPOConfig
+from schemas.errors import DataRejected, TrainingDiverged
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PPOFit:
+    """What a run of PPO leaves besides the policy on disk."""
+
+    rollouts: pl.DataFrame
+    """Every response that was sampled, iteration by iteration (table `rollouts`)."""
+    metrics: dict[str, float]
+    """Of the last iteration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """A rollout with what the update learns from; tensors are (B, T) and hold 0 in the padding."""
+
+    rollout: Rollout
+    rewards_BT: Tensor
+    kl_BT: Tensor
+    advantages_BT: Tensor
+    """Whitened over the batch."""
+    returns_BT: Tensor
+
+
+def fit(
+    sft: Path,
+    reward: Path,
+    prompts: pl.DataFrame,
+    config: PPOConfig,
+    *,
+    seed: int,
+    precision: Precision,
+    on_step: OnStep,
+    out: Path,
+    checkpoints: Path | None = None,
+) -> PPOFit:
+    """Align the SFT policy with the reward model and save it, adapters merged, to `out`.
+
+    With `checkpoints`, the state after each iteration is kept there; the same call then goes on where it was stopped,
+    and on a CPU ends with the same bits.
+    """
+    if prompts.is_empty():
+        raise DataRejected("The table of prompts is empty; PPO needs at least one prompt to respond to.")
+    apply(precision)
+    actors = load_actors(sft, reward, lora=config.lora, seed=seed, device=precision.device)
+    trained = {
+        "policy": _trained(actors.policy, config.learning_rate),
+        "critic": _trained(actors.critic, config.critic_learning_rate),
+    }
+    settings = f"{config.model_dump_json()} seed={seed} {precision}"
+    resumed = (
+        load_checkpoint(checkpoints, trained=trained, settings=settings) if checkpoints is not None else None
+    )
+    done, rollouts, metrics = resumed or (0, pl.DataFrame(), {})
+    for iteration in range(done, config.iterations):
+        rows = prompt_rows(prompts.height, iteration=iteration, batch_size=config.batch_size, seed=seed)
+        asked = prompts[rows]
+        rollout, plan = collect(
+            actors, asked["prompt"].to_list(), config, precision=precision, seed=seed, iteration=iteration
+        )
+        experience = learn_from(rollout, config)
+        metrics = describe(experience) | update(
+            actors, trained, experience, plan, config, precision=precision, iteration=iteration
+        )
+        rollouts = pl.concat([rollouts, _table(actors, asked, experience, iteration)])
+        on_step(
+            StepMetrics(
+                step=iteration + 1,
+                total=config.iterations,
+                metrics=metrics,
+                tokens=int(rollout.mask_BT.sum()),
+            )
+        )
+        if checkpoints is not None:
+            save_checkpoint(
+                checkpoints,
+                iteration=iteration + 1,
+                trained=trained,
+                rollouts=rollouts,
+                metrics=metrics,
+                settings=settings,
+            )
+    save_model(merge(actors.policy), actors.tokenizer, out)
+    return PPOFit(rollouts=rollouts, metrics=metrics)
+
+
+def learn_from(rollout: Rollout, config: PPOConfig) -> Experience:
+    """Turn scores into rewards, and rewards into whitened advantages and returns."""
+    kl_BT = k1(rollout.old_logprobs_BT, rollout.ref_logprobs_BT).masked_fill(~rollout.mask_BT, 0.0)
+    scores_B = shape_scores(
+        rollout.scores_B,
+        rollout.finished_B,
+        score_clip=config.score_clip,
+        missing_eos_penalty=config.missing_eos_penalty,
+    )
+    rewards_BT = token_rewards(scores_B, kl_BT, rollout.mask_BT, kl_coef=config.kl_coef)
+    advantages_BT, returns_BT = gae(
+        rewards_BT, rollout.values_BT, rollout.mask_BT, gamma=config.gamma, lam=config.lam
+    )
+    return Experience(
+        rollout=rollout,
+        rewards_BT=rewards_BT,
+        kl_BT=kl_BT,
+        advantages_BT=whiten(advantages_BT, rollout.mask_BT),
+        returns_BT=returns_BT,
+    )
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums over the micro-batches of one optimizer step."""
+
+    policy_loss: float = 0.0
+    value_loss: float = 0.0
+    clipped: float = 0.0
+    value_clipped: float = 0.0
+    kl: float = 0.0
+    ratio_deviation: float = 0.0
+
+
+def update(
+    actors: Actors,
+    trained: Mapping[str, Trained],
+    experience: Experience,
+    plan: list[list[Minibatch]],
+    config: PPOConfig,
+    *,
+    precision: Precision,
+    iteration: int,
+) -> dict[str, float]:
+    """Pass over the rollout as planned, one optimizer step per minibatch, until the KL target is passed."""
+    steps: list[dict[str, float]] = []
+    for number, minibatch in enumerate(minibatch for epoch in plan for minibatch in epoch):
+        num_tokens = int(experience.rollout.mask_BT[[row for rows in minibatch for row in rows]].sum())
+        tally = Tally()
+        for rows in minibatch:
+            _accumulate_gradients(actors, experience, rows, config, precision, num_tokens, tally)
+        if not math.isfinite(tally.policy_loss + tally.value_loss):
+            raise TrainingDiverged(
+                f"PPO iteration {iteration + 1}: policy loss {tally.policy_loss}, value loss {tally.value_loss}; wanted "
+                "finite numbers. Lower learning_rate and critic_learning_rate, or raise kl_coef."
+            )
+        approx_kl = tally.kl / num_tokens
+        stopped = config.target_kl is not None and approx_kl > config.target_kl
+        if not stopped:
+            progress = iteration * len(plan) * len(plan[0]) + number + 1
+            warmup = config.warmup_iterations * len(plan) * len(plan[0])
+            scale = min(1.0, progress / warmup) if warmup else 1.0
+            norms = {
+                f"{name}_grad_norm": _step(part, scale, config.max_grad_norm)
+                for name, part in trained.items()
+            }
+        for part in trained.values():
+            part.optimizer.zero_grad(set_to_none=True)
+        if stopped:
+            break
+        steps.append(
+            {
+                "policy_loss": tally.policy_loss,
+                "value_loss": tally.value_loss,
+                "approx_kl": approx_kl,
+                "clip_fraction": tally.clipped / num_tokens,
+                "value_clip_fraction": tally.value_clipped / num_tokens,
+                "ratio_deviation": tally.ratio_deviation,
+                **norms,
+            }
+        )
+    # The first minibatch always steps: its ratio is 1, hence its KL 0.
+    metrics = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
+    return metrics | {
+        "ratio_deviation": max(step["ratio_deviation"] for step in steps),
+        "first_ratio_deviation": steps[0]["ratio_deviation"],
+        "optimizer_steps": float(len(steps)),
+    }
+
+
+def _accumulate_gradients(
+    actors: Actors,
+    experience: Experience,
+    rows: list[int],
+    config: PPOConfig,
+    precision: Precision,
+    num_tokens: int,
+    tally: Tally,
+) -> None:
+    """Add the gradients of one micro-batch, which are sums over tokens divided by the whole minibatch's count."""
+    rollout = experience.rollout
+    batch = micro_batch(rollout.prompts, rollout.responses, rows, actors)
+    width = batch.mask_BT.shape[1]
+    with autocast(precision):
+        logprobs_BT = score_tokens(actors.policy, batch, temperature=config.temperature, pad_id=actors.pad_id)
+        values_BT = actors.critic(batch)
+    policy = policy_loss(
+        logprobs_BT,
+        rollout.old_logprobs_BT[rows, :width],
+        experience.advantages_BT[rows, :width],
+        batch.mask_BT,
+        clip_range=config.clip_range,
+        num_tokens=num_tokens,
+    )
+    value = value_loss(
+        values_BT,
+        rollout.values_BT[rows, :width],
+        experience.returns_BT[rows, :width],
+        batch.mask_BT,
+        clip_range=config.value_clip_range,
+        num_tokens=num_tokens,
+    )
+    (policy.loss + config.value_coef * value.loss).backward()  # type: ignore[no-untyped-call]
+    tally.policy_loss += policy.loss.item()
+    tally.value_loss += value.loss.item()
+    tally.clipped += policy.clipped.item()
+    tally.value_clipped += value.clipped.item()
+    tally.kl += policy.kl.item()
+    tally.ratio_deviation = max(tally.ratio_deviation, policy.ratio_deviation.item())
+
+
+def describe(experience: Experience) -> dict[str, float]:
+    """Return what is worth watching about an iteration's responses; per response, in nats and tokens."""
+    rollout = experience.rollout
+    mask_BT = rollout.mask_BT
+    num_responses = len(rollout.responses)
+    return {
+        "score": rollout.scores_B.mean().item(),
+        "score_std": rollout.scores_B.std().item(),
+        "kl": experience.kl_BT.sum().item() / num_responses,
+        "reward": experience.rewards_BT.sum().item() / num_responses,
+        "entropy": masked_mean(rollout.entropy_BT, mask_BT).item(),
+        "explained_variance": explained_variance(rollout.values_BT, experience.returns_BT, mask_BT).item(),
+        "response_length": masked_sum(mask_BT.float(), mask_BT).item() / num_responses,
+        "eos_rate": rollout.finished_B.float().mean().item(),
+        "identical_share": 1.0 - len({tuple(ids) for ids in rollout.responses}) / num_responses,
+        "sampler_gap": rollout.sampler_gap,
+    }
+
+
+def _trained(module: nn.Module, learning_rate: float) -> Trained:
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return Trained(module, torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0), learning_rate)
+
+
+def _step(part: Trained, scale: float, max_grad_norm: float) -> float:
+    """Clip, step at the scaled learning rate, and return the norm before clipping."""
+    group = part.optimizer.param_groups[0]
+    norm = nn.utils.clip_grad_norm_(group["params"], max_grad_norm)
+    group["lr"] = part.learning_rate * scale
+    part.optimizer.step()
+    return norm.item()
+
+
+def _table(actors: Actors, asked: pl.DataFrame, experience: Experience, iteration: int) -> pl.DataFrame:
+    rollout = experience.rollout
+    return (
+        asked.select("prompt_id", "prompt")
+        .with_columns(
+            pl.lit(iteration).cast(pl.Int64).alias("iteration"),
+            pl.Series("response", [decode_response(actors.tokenizer, ids) for ids in rollout.responses]),
+            pl.Series("score", rollout.scores_B.double().tolist()),
+            pl.Series("kl", experience.kl_BT.sum(dim=1).double().tolist()),
+            pl.Series("finished", rollout.finished_B.tolist()),
+        )
+        .select("iteration", "prompt_id", "prompt", "response", "score", "kl", "finished")
+    )

@@ -1,0 +1,162 @@
+"""Sample responses and score them: everything that the update needs, computed before it.
+
+Shapes: B responses, T response tokens.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from rlhf.algorithms.logprobs import entropy, token_logprobs
+from rlhf.algorithms.masks import length_mask
+from rlhf.algorithms.rollouts import Rollout
+from rlhf.data.chat import encode_prompt
+from rlhf.models.batches import ResponseBatch, collate, response_logits
+from rlhf.models.precision import Precision, autocast
+from rlhf.models.sampling import sample
+from rlhf.training.actors import Actors
+from schemas.config import PPOConfig
+
+Messages = Sequence[Mapping[str, str]]
+MicroBatch = list[int]
+"""Rows of the rollout that share a forward pass, sorted by length."""
+Minibatch = list[MicroBatch]
+"""Rows that share an optimizer step."""
+
+
+def generator_for(seed: int, purpose: str, number: int) -> torch.Generator:
+    """Return a generator that depends on its arguments only, so that a resumed run needs no random state."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def prompt_rows(num_prompts: int, *, iteration: int, batch_size: int, seed: int) -> list[int]:
+    """Return the prompts of an iteration: pass after pass over all of them, each pass in an order of its own."""
+    first, last = iteration * batch_size, (iteration + 1) * batch_size
+    passes = range(first // num_prompts, (last - 1) // num_prompts + 1)
+    rows = [
+        row
+        for number in passes
+        for row in torch.randperm(num_prompts, generator=generator_for(seed, "prompts", number)).tolist()
+    ]
+    offset = passes.start * num_prompts
+    return rows[first - offset : last - offset]
+
+
+def minibatches(
+    lengths: Sequence[int], *, minibatch_size: int, micro_batch_size: int | None, generator: torch.Generator
+) -> list[Minibatch]:
+    """Return a random partition into minibatches, each cut into micro-batches of similar length."""
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    size = micro_batch_size or minibatch_size
+    plan: list[Minibatch] = []
+    for start in range(0, len(order), minibatch_size):
+        rows = sorted(order[start : start + minibatch_size], key=lambda row: lengths[row])
+        plan.append([rows[first : first + size] for first in range(0, len(rows), size)])
+    return plan
+
+
+def micro_batch(
+    rollout_prompts: Sequence[list[int]], responses: Sequence[list[int]], rows: MicroBatch, actors: Actors
+) -> ResponseBatch:
+    """Lay out some rows, padded no further than the longest of them."""
+    return collate(
+        [rollout_prompts[row] for row in rows],
+        [responses[row] for row in rows],
+        pad_id=actors.pad_id,
+        device=actors.device,
+    )
+
+
+@torch.no_grad()
+def collect(
+    actors: Actors,
+    prompts: Sequence[Messages],
+    config: PPOConfig,
+    *,
+    precision: Precision,
+    seed: int,
+    iteration: int,
+) -> tuple[Rollout, list[list[Minibatch]]]:
+    """Sample one response per prompt and score it; also return each epoch's minibatches.
+
+    Old log-probabilities are computed over the first epoch's own micro-batches, not taken from the sampler: the same
+    arithmetic on the same shapes makes the first ratio exactly 1, in bf16 too.
+    """
+    ids = [encode_prompt(actors.tokenizer, messages) for messages in prompts]
+    with autocast(precision):
+        drawn = sample(
+            actors.policy,
+            ids,
+            max_new_tokens=config.max_new_tokens,
+            temperature=config.temperature,
+            stop=actors.stop,
+            pad_id=actors.pad_id,
+            batch_size=config.batch_size,
+            generator=generator_for(seed, "sample", iteration),
+        )
+    responses = [completion.ids for completion in drawn]
+    lengths_B = torch.tensor([len(response) for response in responses])
+    order = generator_for(seed, "minibatches", iteration)
+    plan = [
+        minibatches(
+            lengths_B.tolist(),
+            minibatch_size=config.minibatch_size,
+            micro_batch_size=config.micro_batch_size,
+            generator=order,
+        )
+        for _ in range(config.epochs)
+    ]
+    mask_BT = length_mask(lengths_B, int(lengths_B.max())).to(actors.device)
+    old_BT, ref_BT, values_BT, entropy_BT = (
+        torch.zeros(mask_BT.shape, device=actors.device) for _ in range(4)
+    )
+    for rows in (rows for minibatch in plan[0] for rows in minibatch):
+        batch = micro_batch(ids, responses, rows, actors)
+        width = batch.mask_BT.shape[1]
+        for target_BT, part_BT in zip(
+            (old_BT, ref_BT, values_BT, entropy_BT), _score(actors, batch, config, precision), strict=True
+        ):
+            target_BT[rows, :width] = part_BT.masked_fill(~batch.mask_BT, 0.0)
+    with autocast(precision):
+        scores_B = actors.reward_model.normalised_scores(
+            [prompt + response for prompt, response in zip(ids, responses, strict=True)]
+        )
+    rollout = Rollout(
+        prompts=ids,
+        responses=responses,
+        mask_BT=mask_BT,
+        finished_B=torch.tensor([completion.finished for completion in drawn], device=actors.device),
+        scores_B=scores_B.to(actors.device),
+        old_logprobs_BT=old_BT,
+        ref_logprobs_BT=ref_BT,
+        values_BT=values_BT,
+        entropy_BT=entropy_BT,
+        sampler_gap=_gap(old_BT[mask_BT], [value for completion in drawn for value in completion.logprobs]),
+    )
+    return rollout, plan
+
+
+def _score(
+    actors: Actors, batch: ResponseBatch, config: PPOConfig, precision: Precision
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return log-probabilities of policy and reference, values and entropy, each (B, T)."""
+    with autocast(precision):
+        logits_BTV = response_logits(
+            actors.policy, batch, temperature=config.temperature, pad_id=actors.pad_id
+        )
+        with actors.reference() as reference:
+            ref_BTV = response_logits(reference, batch, temperature=config.temperature, pad_id=actors.pad_id)
+        values_BT = actors.critic(batch)
+    return (
+        token_logprobs(logits_BTV, batch.responses_BT),
+        token_logprobs(ref_BTV, batch.responses_BT),
+        values_BT,
+        entropy(logits_BTV),
+    )
+
+
+def _gap(recomputed: Tensor, sampled: list[float]) -> float:
+    return float((recomputed.cpu() - torch.tensor(sampled)).abs().max())

@@ -1,0 +1,126 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from rlhf.report.content import Answer, PairedResponses, ReportContent
+from rlhf.report.page import render
+from schemas.reports import CurvePoint, GateDecision, Probe, Promotion
+
+HOSTILE = "</style></pre><script>alert('x')</script><img src=x onerror=alert(1)>{{ 7*7 }}"
+
+
+class Outline(HTMLParser):
+    """Collects tags, attributes and ids, and checks that elements nest."""
+
+    VOID = frozenset({"meta", "br", "img", "link"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.open: list[str] = []
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        self.ids += [value for name, value in attrs if name == "id" and value]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_small_and_asks_the_network_for_nothing(content: ReportContent):
+    page = render(content)
+    outline = Outline(page)
+    assert outline.open == []
+    assert len(page.encode()) < 2_000_000
+    assert not {"script", "link", "img", "iframe"} & set(outline.tags)
+    targets = [value for name, value in outline.attributes if name in {"src", "href", "xlink:href", "action"}]
+    assert all(value is not None and value.startswith("#") for value in targets)
+    assert not re.search(r"url\((?!#)|@import", page)
+    assert "default-src 'none'" in page
+
+
+def test_links_within_the_page_lead_somewhere_and_ids_of_sections_are_unique(content: ReportContent):
+    outline = Outline(render(content))
+    targets = {value[1:] for name, value in outline.attributes if name in {"href", "xlink:href"} and value}
+    assert targets <= set(outline.ids)
+    assert len(outline.ids) == len(set(outline.ids))
+
+
+def test_the_page_is_the_same_for_the_same_content(content: ReportContent):
+    assert render(content) == render(content)
+
+
+def test_hostile_text_from_models_and_files_stays_text(content: ReportContent):
+    answer = Answer(policy="sft", text=HOSTILE, score=0.0)
+    poisoned = content.model_copy(
+        update={
+            "title": HOSTILE,
+            "command": HOSTILE,
+            "responses": (PairedResponses(prompt=HOSTILE, answers=(answer,)),),
+            "probes": (Probe(flaw=HOSTILE, accuracy=content.probes[0].accuracy, pairs=9),),
+            "histories": {HOSTILE: {HOSTILE: ((0, 1.0), (1, 2.0)), "$x_{": ((0, 1.0), (1, 2.0))}},
+            "stages": (content.stages[0].model_copy(update={"name": HOSTILE}),),
+            "validation": (content.validation[0].model_copy(update={"source": HOSTILE}),),
+        }
+    )
+    page = render(poisoned)
+    outline = Outline(page)
+    assert not {"script", "img"} & set(outline.tags)
+    assert "{{ 7*7 }}" in page
+    assert page.count("&lt;script&gt;") >= 7
+
+
+def test_the_page_tells_verdict_intervals_rules_and_reuse(content: ReportContent):
+    page = render(content)
+    assert "PPO passed every rule and is now the champion (version 3)." in page
+    assert "77.5% of 512 held-out prompts (95% interval 74.1% to 80.8%)" in page
+    assert page.count("re-used") >= 6
+    assert "✓ pass" in page
+    assert "✗ fail" not in page
+    assert "no over-optimisation" in page
+
+
+def test_a_refused_run_says_so_and_shows_what_failed(content: ReportContent):
+    failing = tuple(rule.model_copy(update={"passed": False}) for rule in content.gate.rules["ppo"])
+    refused = content.model_copy(
+        update={"gate": GateDecision(rules={"ppo": failing}), "promotion": Promotion(verdict="refused")}
+    )
+    page = render(refused)
+    assert "No model passed the gate" in page
+    assert page.count("✗ fail") == len(failing)
+
+
+def test_over_optimisation_is_called_by_its_name(content: ReportContent):
+    hacked = tuple(
+        CurvePoint(iteration=i, kl=float(i), score=0.1 * i, gold=2.0 - abs(i - 15) / 10) for i in range(30)
+    )
+    assert "PPO over-optimised: after iteration 18" in render(
+        content.model_copy(update={"curves": {"ppo": hacked}})
+    )
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        {"validation": ()},
+        {"histories": {}},
+        {"reward": None, "probes": ()},
+        {"curves": {}},
+        {"responses": ()},
+    ],
+)
+def test_a_run_that_lacks_a_part_still_gets_its_page(content: ReportContent, missing: dict[str, object]):
+    assert Outline(render(content.model_copy(update=missing))).open == []
