@@ -93,9 +93,17 @@ class ObjectStore:
         """Replace a record; readers see the old bytes or the new ones, whole."""
         self._place.write(_safe(key), data)
 
+    def list_keys(self, prefix: str) -> list[str]:
+        """Return the keys of the records below a prefix, sorted."""
+        return sorted(self._place.sizes(_safe(prefix.rstrip("/"))))
+
     def write_once(self, key: str, data: bytes) -> bytes:
         """Write a record unless it exists; return the bytes that it then holds, so that writers agree."""
         return self._place.write_once(_safe(key), data)
+
+    def list_keys(self, prefix: str) -> list[str]:
+        """Return the keys of the records below a prefix, which ends in `/`, sorted."""
+        return sorted(self._place.sizes(_safe(prefix.removesuffix("/"))))
 
     def _key(self, ref: Ref) -> str:
         # S3 keys are taken as they stand; file URIs are percent-encoded.

@@ -12,10 +12,10 @@ from rlhf.algorithms.masks import masked_variance
 def gae(
     rewards_BT: Tensor, values_BT: Tensor, mask_BT: Tensor, *, gamma: float, lam: float
 ) -> tuple[Tensor, Tensor]:
-    """Return advantages and returns (B, T) by generalised advantage estimation (Schulman et al. 2015, eq. 16).
+    """Return generalised advantage estimates and returns (B, T) (Schulman et al. 2015, eq. 16).
 
-    A_t = sum over k of (gamma * lam)^k * delta_(t+k), delta_t = r_t + gamma * V_(t+1) - V_t. Value t is that of the
-    state in which token t is chosen; after the last token there is nothing to come, so its next value is 0.
+    A_t = sum over k of (gamma * lam)^k * delta_(t+k), delta_t = r_t + gamma * V_(t+1) - V_t. Value t is
+    that of the state in which token t is chosen; after the last token nothing comes, so its next value is 0.
     """
     rewards_BT = rewards_BT.masked_fill(~mask_BT, 0.0)
     values_BT = values_BT.masked_fill(~mask_BT, 0.0)  # hence the value after the last token is 0
@@ -31,7 +31,7 @@ def gae(
 
 
 def explained_variance(values_BT: Tensor, returns_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Return 1 - Var(return - value) / Var(return) over the tokens that count: 1 is perfect, 0 is a constant."""
+    """Return 1 - Var(return - value) / Var(return) over the tokens that count: 1 is perfect."""
     return 1 - masked_variance(returns_BT - values_BT, mask_BT) / (
         masked_variance(returns_BT, mask_BT) + 1e-8
     )

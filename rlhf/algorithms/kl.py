@@ -8,7 +8,7 @@ Shapes: B responses, T response tokens. With r = reference / policy at a token d
     k3 = r - 1 - log r      unbiased, never negative; its expected gradient is that of KL(reference || policy)
     k3+                     the value of k3 with the gradient of k2
 
-As a term of the loss only k2 and k3+ pull towards what their name promises; the gradient of k1 is zero in expectation.
+As a term of the loss only k2 and k3+ descend KL(policy || reference); the gradient of k1 is zero in expectation.
 In the reward no gradient flows, so k1, being unbiased there, is what the per-token penalty uses.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def k1(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
-    """Return log policy - log reference per token (B, T), in nats; never clamped, which would bias it upwards."""
+    """Return log policy - log reference per token (B, T), in nats; a clamp would bias it upwards."""
     return logprobs_BT - ref_logprobs_BT
 
 
@@ -40,6 +40,6 @@ def k3_plus(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
 def adapt_coefficient(
     coefficient: float, *, kl: float, target: float, horizon: float, num_responses: int
 ) -> float:
-    """Return the next KL coefficient (Ziegler et al. 2019, section 2.2); `kl` and `target` in nats per response."""
+    """Return the next KL coefficient (Ziegler et al. 2019, section 2.2); KLs in nats per response."""
     error = min(max(kl / target - 1.0, -0.2), 0.2)
     return coefficient * (1.0 + error * num_responses / horizon)

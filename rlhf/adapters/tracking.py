@@ -1,0 +1,352 @@
+"""Runs, metrics, artifacts and the model registry in MLflow: the only module that imports it, and only on use.
+
+Every call names its run: MLflow's own active run is thread-local and is lost between a flow and its tasks.
+"""
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, ParamSpec, Self, TypeVar
+
+from rlhf.adapters.promotion import locked, promote, rollback
+from rlhf.adapters.reachable import require_tracking
+from schemas.errors import NotFound, TrackingUnreachable
+from schemas.refs import DatasetRef, Ref
+from schemas.registry import AliasMove, RunRecord, Version
+from schemas.reports import MetricPoint
+from schemas.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Run
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+logger = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # the default of 7 keeps a run waiting for minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+_FLUSH_SECONDS = 2.0
+_PAUSE_SECONDS = 30.0
+_FLUSH_POINTS = 500
+_BATCH_METRICS = 1000  # the most that the server takes at once
+_BATCH_PARAMS = 100
+_PARAM_LENGTH = 500
+
+
+class TrackedRun:
+    """One run; as a context manager it ends FINISHED, FAILED (error) or KILLED (interruption)."""
+
+    def __init__(self, client: "MlflowClient", run_id: str) -> None:
+        self.run_id = run_id
+        self._client = client
+        self._points: list[Metric] = []
+        self._next_flush = 0.0
+        self._finished = False
+
+    def log_params(self, params: Mapping[str, str]) -> None:
+        """Log flat parameters; a long value goes to the artifact `params/<name>.txt`."""
+        from mlflow.entities import Param
+
+        long = {name: value for name, value in params.items() if len(value) > _PARAM_LENGTH}
+        for name, value in long.items():
+            self.log_text(value, f"params/{name}.txt")
+        short = {**params, **{name: f"see params/{name}.txt" for name in long}}
+        rows = [Param(name, value) for name, value in short.items()]
+        for start in range(0, len(rows), _BATCH_PARAMS):
+            _ask(self._client.log_batch, self.run_id, params=rows[start : start + _BATCH_PARAMS])
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Log values of one step; they are sent in batches."""
+        self.log_points([MetricPoint(key=key, value=value, step=step) for key, value in metrics.items()])
+
+    def log_points(self, points: Sequence[MetricPoint]) -> None:
+        """Log values of several steps; they are sent in batches, and those that are not finite are left out."""
+        from mlflow.entities import Metric
+
+        now = time.time_ns() // 1_000_000
+        for point in points:
+            if math.isfinite(point.value):
+                self._points.append(Metric(point.key, point.value, now, point.step))
+            else:
+                logger.warning("%s is %s at step %d; it is not logged", point.key, point.value, point.step)
+        if time.monotonic() >= self._next_flush or len(self._points) >= _FLUSH_POINTS:
+            self._flush()
+
+    def log_file(self, path: Path, folder: str | None = None) -> None:
+        """Copy a file to the run's artifacts."""
+        _ask(self._client.log_artifact, self.run_id, str(path), folder)
+
+    def log_folder(self, path: Path, folder: str | None = None) -> None:
+        """Copy a folder's content to the run's artifacts."""
+        _ask(self._client.log_artifacts, self.run_id, str(path), folder)
+
+    def log_text(self, text: str, name: str) -> None:
+        """Write a text artifact."""
+        _ask(self._client.log_text, self.run_id, text, name)
+
+    def log_table(self, rows: dict[str, list[T]], name: str) -> None:
+        """Write columns as a table that MLflow's pages compare across runs; `name` ends in `.json`."""
+        _ask(self._client.log_table, self.run_id, rows, name)
+
+    def log_dataset(self, ref: Ref, name: str) -> None:
+        """Record an input; MLflow keeps 36 characters of a digest, the tag `input.<name>` all of them."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        profile = json.dumps({"num_rows": ref.rows}) if isinstance(ref, DatasetRef) else None
+        digest = ref.digest.removeprefix("sha256:")[:36]
+        place = "s3" if ref.uri.startswith("s3://") else "local"
+        dataset = Dataset(name, digest, place, json.dumps({"uri": ref.uri}), profile=profile)
+        _ask(
+            self._client.log_inputs,
+            self.run_id,
+            datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", name)])],
+        )
+        self.set_tags({f"input.{name}": ref.digest})
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        from mlflow.entities import RunTag
+
+        _ask(self._client.log_batch, self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
+        """Send what is buffered and end the run; a server that is down does not undo finished work."""
+        if self._finished:
+            return
+        self._flush()
+        if self._points:
+            logger.warning("%d values of run %s were not logged", len(self._points), self.run_id)
+        try:
+            _ask(self._client.set_terminated, self.run_id, status)
+        except TrackingUnreachable as error:
+            logger.warning("Run %s stays RUNNING: %s", self.run_id, error)
+        self._finished = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.finish("FINISHED")
+        else:
+            self.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+
+    def _flush(self) -> None:
+        pause = _FLUSH_SECONDS
+        while self._points:
+            try:
+                _ask(self._client.log_batch, self.run_id, metrics=self._points[:_BATCH_METRICS])
+            except TrackingUnreachable as error:
+                # Training goes on; the values stay here and are offered again.
+                logger.warning("%d values wait: %s", len(self._points), error)
+                pause = _PAUSE_SECONDS
+                break
+            del self._points[:_BATCH_METRICS]
+        self._next_flush = time.monotonic() + pause
+
+
+class Tracking:
+    """One experiment and the model registry beside it."""
+
+    def __init__(self, client: "MlflowClient", experiment_id: str, locks: Path) -> None:
+        self._client = client
+        self._experiment_id = experiment_id
+        self._locks = locks
+
+    def start_run(self, name: str, *, parent: str | None, tags: Mapping[str, str]) -> TrackedRun:
+        """Start a run, below `parent` if there is one."""
+        above = {"mlflow.parentRunId": parent} if parent else {}
+        run = _ask(self._client.create_run, self._experiment_id, tags={**tags, **above}, run_name=name)
+        return TrackedRun(self._client, run.info.run_id)
+
+    def get_run(self, run_id: str) -> RunRecord:
+        """Return what a run left behind."""
+        return _record(_ask(self._client.get_run, run_id))
+
+    def find_runs(self, *, parent: str) -> tuple[RunRecord, ...]:
+        """Return the runs below a run, oldest first."""
+        runs = _ask(
+            self._client.search_runs,
+            [self._experiment_id],
+            f"tags.`mlflow.parentRunId` = '{parent}'",
+            order_by=["attributes.start_time ASC"],
+        )
+        return tuple(_record(run) for run in runs)
+
+    def register(
+        self, model_name: str, *, run_id: str, artifact_folder: str, tags: Mapping[str, str], description: str
+    ) -> int:
+        """Make a folder of a run's artifacts the next version of a model and return its number."""
+        with locked(self._locks, f"register-{model_name}"):
+            if self._model(model_name) is None:
+                _ask(self._client.create_registered_model, model_name)
+        artifacts = _ask(self._client.get_run, run_id).info.artifact_uri
+        made = _ask(
+            self._client.create_model_version,
+            model_name,
+            f"{artifacts}/{artifact_folder}",
+            run_id,
+            tags=dict(tags),
+            description=description,
+        )
+        return int(made.version)
+
+    def versions(self, model_name: str) -> tuple[Version, ...]:
+        """Return a model's versions, newest first; none when nobody registered it."""
+        model = self._model(model_name)
+        if model is None:
+            return ()
+        found = _ask(self._client.search_model_versions, f"name = '{model.name}'", max_results=10_000)
+        listed = (_version(item, model.aliases) for item in found)
+        return tuple(sorted(listed, key=lambda version: version.version, reverse=True))
+
+    def resolve(self, model_name: str, which: str) -> Version:
+        """Return the version that a number or an alias names."""
+        known = self.versions(model_name)
+        for version in known:
+            if which == str(version.version) or which in version.aliases:
+                return version
+        there = ", ".join(" ".join([str(v.version), *(f"({alias})" for alias in v.aliases)]) for v in known)
+        raise NotFound(
+            f"{model_name} has no version or alias {which!r}; there are: {there or 'none'}. "
+            "See `rlhf models`, or run the recipe to register one."
+        )
+
+    def promote(self, model_name: str, version: int, *, expected: int | None = None) -> AliasMove:
+        """Move `champion` to a version and `previous` to the champion, unless it is not the expected one.
+
+        `expected=0` says that there was no champion, `None` that any will do.
+        """
+        self.resolve(model_name, str(version))
+        with locked(self._locks, f"promote-{model_name}"):
+            return promote(_Aliases(self._client, model_name), version, expected=expected)
+
+    def rollback(self, model_name: str) -> AliasMove:
+        """Move `champion` back to `previous`."""
+        with locked(self._locks, f"promote-{model_name}"):
+            if self._model(model_name) is None:
+                raise NotFound(
+                    f"There is no registered model {model_name}; run the recipe of that name first."
+                )
+            return rollback(_Aliases(self._client, model_name))
+
+    def download(self, version: Version, folder: Path) -> Path:
+        """Copy a version's files below `folder` and return their folder."""
+        from mlflow.artifacts import download_artifacts
+
+        folder.mkdir(parents=True, exist_ok=True)
+        found = _ask(
+            download_artifacts,
+            artifact_uri=version.source,
+            dst_path=str(folder),
+            tracking_uri=self._client.tracking_uri,
+        )
+        return Path(found)
+
+    def _model(self, name: str) -> "RegisteredModel | None":
+        try:
+            return _ask(self._client.get_registered_model, name)
+        except NotFound:
+            return None
+
+
+class _Aliases:
+    def __init__(self, client: "MlflowClient", model: str) -> None:
+        self.model = model
+        self._client = client
+
+    def read(self) -> dict[str, int]:
+        held = _ask(self._client.get_registered_model, self.model).aliases
+        return {alias: int(version) for alias, version in held.items()}
+
+    def set(self, alias: str, version: int) -> None:
+        _ask(self._client.set_registered_model_alias, self.model, alias, str(version))
+
+    def remove(self, alias: str) -> None:
+        _ask(self._client.delete_registered_model_alias, self.model, alias)
+
+    def tag(self, version: int, tags: Mapping[str, str]) -> None:
+        for name, value in tags.items():
+            _ask(self._client.set_model_version_tag, self.model, str(version), name, value)
+
+
+def connect(settings: Settings, experiment: str) -> Tracking:
+    """Open the tracking store and the experiment, creating what is missing."""
+    uri = settings.tracking_uri
+    require_tracking(uri)
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # two dozen lines for a new database
+    artifacts = None
+    if not uri.startswith("http"):
+        settings.home.mkdir(parents=True, exist_ok=True)
+        artifacts = (settings.mlflow_artifacts / experiment).as_uri()
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    # The first call creates a database's tables, which two processes must not do at once.
+    with locked(settings.locks, "tracking"):
+        found = _ask(client.get_experiment_by_name, experiment)
+        if found is None:
+            return Tracking(client, _ask(client.create_experiment, experiment, artifacts), settings.locks)
+        if found.lifecycle_stage == "deleted":
+            _ask(client.restore_experiment, found.experiment_id)
+    return Tracking(client, found.experiment_id, settings.locks)
+
+
+def _ask(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    # Translates MLflow's one exception into those that say what to do.
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return call(*arguments, **named)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            raise NotFound(f"MLflow: {error.message} Check the name or the id.") from error
+        if error.error_code in {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"}:
+            raise TrackingUnreachable(
+                f"MLflow failed: {error.message} See that its server or database is up "
+                "(MLFLOW_TRACKING_URI), then run the same command again; finished stages are re-used."
+            ) from error
+        raise
+
+
+def _record(run: "Run") -> RunRecord:
+    return RunRecord(
+        run_id=run.info.run_id,
+        name=run.info.run_name,
+        status=run.info.status,
+        tags=run.data.tags,
+        params=run.data.params,
+        metrics=run.data.metrics,
+    )
+
+
+def _version(found: "ModelVersion", aliases: Mapping[str, str]) -> Version:
+    number = int(found.version)
+    return Version(
+        model=found.name,
+        version=number,
+        aliases=tuple(sorted(alias for alias, held in aliases.items() if int(held) == number)),
+        tags=found.tags,
+        run_id=found.run_id,
+        created=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
+        source=found.source,
+    )

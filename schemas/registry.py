@@ -1,0 +1,38 @@
+"""Frozen records of the tracking server and its model registry."""
+
+from datetime import datetime
+
+from schemas.reports import Record
+
+
+class RunRecord(Record):
+    """What a run left behind."""
+
+    run_id: str
+    name: str
+    status: str
+    tags: dict[str, str]
+    params: dict[str, str]
+    metrics: dict[str, float]
+    """The last value of each."""
+
+
+class Version(Record):
+    """One version of a registered model."""
+
+    model: str
+    version: int
+    aliases: tuple[str, ...]
+    tags: dict[str, str]
+    run_id: str
+    created: datetime
+    source: str
+
+
+class AliasMove(Record):
+    """What a promotion or a rollback did to the alias `champion`."""
+
+    version: int
+    """The champion now."""
+    replaced: int | None
+    """The champion before."""
