@@ -56,22 +56,19 @@ def report(
     """Write a run's page to the reports folder and say where it is."""
     settings = Settings()
     prepare(settings)
-    from rlhf.adapters.object_store import open_store
-    from schemas.reports import ReportResult
-    from tasks.run import entries, result_of
+    from rlhf.report.page import render
+    from tasks.report import read_content
 
     run_id = run or _last_run(settings)
-    page = result_of(entries(run_id), "report", ReportResult)
-    if page is None:
-        raise NotFound(f"Run {run_id} has no report: it is not known here or did not come so far.")
+    page = render(read_content(run_id))
     settings.reports.mkdir(parents=True, exist_ok=True)
     target = settings.reports / f"{run_id}.html"
-    target.write_bytes(open_store(settings.store, settings.cache).fetch(page.page).read_bytes())
+    target.write_text(page, encoding="utf-8")
     show(str(target))
 
 
 def model_folder(model: str, name: str) -> Path:
-    """Return a local folder with the model that a version, alias, `models:/` address, run stage, ref or folder names."""
+    """Return a local folder with the model that MODEL names, in any of the ways that `rlhf chat` takes."""
     if Path(model).is_dir():
         return Path(model)
     settings = Settings()
@@ -88,8 +85,8 @@ def model_folder(model: str, name: str) -> Path:
     if model.startswith("models:/"):
         name, _, model = model.removeprefix("models:/").replace("@", "/").partition("/")
     tracking = registry(name)
-    version = tracking.resolve(name, model).version
-    return tracking.download(version, settings.cache / "models" / name / str(version))
+    version = tracking.resolve(name, model)
+    return tracking.download(version, settings.cache / "models" / name / str(version.version))
 
 
 def _stage_output(run_id: str, stage: str) -> Path:
@@ -102,7 +99,7 @@ def _stage_output(run_id: str, stage: str) -> Path:
     ref = entry.record.outputs.get("model") if entry else None
     if ref is None:
         raise NotFound(
-            f"{run_id}/{stage} is no folder, and no run {run_id!r} with a stage {stage!r} that made a model is known."
+            f"{run_id}/{stage} is neither a folder nor a known run with a stage that made a model."
         )
     return open_store(settings.store, settings.cache).fetch(ref)
 

@@ -52,8 +52,8 @@ def promote(
 
 def rollback(name: Name = "helpdesk") -> None:
     """Make the previous champion the champion again."""
-    registry(name).rollback(name)
-    show(f"{name}: version {registry(name).resolve(name, 'champion').version} is champion again")
+    move = registry(name).rollback(name)
+    show(f"{name}: version {move.version} is champion again")
 
 
 def lineage(version: str, name: Name = "helpdesk", json: Json = False) -> None:

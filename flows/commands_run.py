@@ -103,7 +103,7 @@ def _execute(tree: RunConfig, *, fresh: bool, until: str | None, quiet: bool) ->
     from flows.progress import Display
     from tasks.progress import listen
 
-    # The heartbeat's thread sleeps in whole seconds and is waited for; no automation listens to a run of the terminal.
+    # The heartbeat's thread sleeps in whole seconds and is waited for; nobody listens to it in a terminal.
     with (
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
         Display(quiet=quiet) as display,
@@ -132,9 +132,7 @@ def _show_verdict(summary: RunSummary) -> None:
     if promotion.verdict == "promoted":
         show(f"promoted: version {promotion.version} is now {promotion.alias} ({versions})")
     else:
-        show(
-            f"refused: the gate let no candidate through ({versions or 'none registered'}); the report has the rules"
-        )
+        show(f"refused: no candidate passed the gate ({versions or 'none registered'}); see the report")
 
 
 def _evaluation_row(evaluation: PolicyEvaluation) -> tuple[str, ...]:

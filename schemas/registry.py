@@ -1,20 +1,8 @@
-"""Frozen records of the tracking server and its model registry."""
+"""Frozen records of the model registry."""
 
 from datetime import datetime
 
 from schemas.reports import Record
-
-
-class RunRecord(Record):
-    """What a run left behind."""
-
-    run_id: str
-    name: str
-    status: str
-    tags: dict[str, str]
-    params: dict[str, str]
-    metrics: dict[str, float]
-    """The last value of each."""
 
 
 class Version(Record):

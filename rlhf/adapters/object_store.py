@@ -101,10 +101,6 @@ class ObjectStore:
         """Write a record unless it exists; return the bytes that it then holds, so that writers agree."""
         return self._place.write_once(_safe(key), data)
 
-    def list_keys(self, prefix: str) -> list[str]:
-        """Return the keys of the records below a prefix, which ends in `/`, sorted."""
-        return sorted(self._place.sizes(_safe(prefix.removesuffix("/"))))
-
     def _key(self, ref: Ref) -> str:
         # S3 keys are taken as they stand; file URIs are percent-encoded.
         uri = unquote(ref.uri) if ref.uri.startswith("file://") else ref.uri

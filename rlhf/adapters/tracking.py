@@ -1,4 +1,4 @@
-"""Runs, metrics, artifacts and the model registry in MLflow: the only module that imports it, and only on use.
+"""Runs, metrics, artifacts and the model registry in MLflow: the only module that imports it, on first use.
 
 Every call names its run: MLflow's own active run is thread-local and is lost between a flow and its tasks.
 """
@@ -18,13 +18,13 @@ from rlhf.adapters.promotion import locked, promote, rollback
 from rlhf.adapters.reachable import require_tracking
 from schemas.errors import NotFound, TrackingUnreachable
 from schemas.refs import DatasetRef, Ref
-from schemas.registry import AliasMove, RunRecord, Version
+from schemas.registry import AliasMove, Version
 from schemas.reports import MetricPoint
 from schemas.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import Metric
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class TrackedRun:
         self.log_points([MetricPoint(key=key, value=value, step=step) for key, value in metrics.items()])
 
     def log_points(self, points: Sequence[MetricPoint]) -> None:
-        """Log values of several steps; they are sent in batches, and those that are not finite are left out."""
+        """Log values of several steps; batched, without those that are not finite."""
         from mlflow.entities import Metric
 
         now = time.time_ns() // 1_000_000
@@ -174,20 +174,6 @@ class Tracking:
         run = _ask(self._client.create_run, self._experiment_id, tags={**tags, **above}, run_name=name)
         return TrackedRun(self._client, run.info.run_id)
 
-    def get_run(self, run_id: str) -> RunRecord:
-        """Return what a run left behind."""
-        return _record(_ask(self._client.get_run, run_id))
-
-    def find_runs(self, *, parent: str) -> tuple[RunRecord, ...]:
-        """Return the runs below a run, oldest first."""
-        runs = _ask(
-            self._client.search_runs,
-            [self._experiment_id],
-            f"tags.`mlflow.parentRunId` = '{parent}'",
-            order_by=["attributes.start_time ASC"],
-        )
-        return tuple(_record(run) for run in runs)
-
     def register(
         self, model_name: str, *, run_id: str, artifact_folder: str, tags: Mapping[str, str], description: str
     ) -> int:
@@ -234,16 +220,12 @@ class Tracking:
         """
         self.resolve(model_name, str(version))
         with locked(self._locks, f"promote-{model_name}"):
-            return promote(_Aliases(self._client, model_name), version, expected=expected)
+            return _ask(promote, self._client, model_name, version, expected=expected)
 
     def rollback(self, model_name: str) -> AliasMove:
         """Move `champion` back to `previous`."""
         with locked(self._locks, f"promote-{model_name}"):
-            if self._model(model_name) is None:
-                raise NotFound(
-                    f"There is no registered model {model_name}; run the recipe of that name first."
-                )
-            return rollback(_Aliases(self._client, model_name))
+            return _ask(rollback, self._client, model_name)
 
     def download(self, version: Version, folder: Path) -> Path:
         """Copy a version's files below `folder` and return their folder."""
@@ -265,26 +247,6 @@ class Tracking:
             return None
 
 
-class _Aliases:
-    def __init__(self, client: "MlflowClient", model: str) -> None:
-        self.model = model
-        self._client = client
-
-    def read(self) -> dict[str, int]:
-        held = _ask(self._client.get_registered_model, self.model).aliases
-        return {alias: int(version) for alias, version in held.items()}
-
-    def set(self, alias: str, version: int) -> None:
-        _ask(self._client.set_registered_model_alias, self.model, alias, str(version))
-
-    def remove(self, alias: str) -> None:
-        _ask(self._client.delete_registered_model_alias, self.model, alias)
-
-    def tag(self, version: int, tags: Mapping[str, str]) -> None:
-        for name, value in tags.items():
-            _ask(self._client.set_model_version_tag, self.model, str(version), name, value)
-
-
 def connect(settings: Settings, experiment: str) -> Tracking:
     """Open the tracking store and the experiment, creating what is missing."""
     uri = settings.tracking_uri
@@ -294,10 +256,8 @@ def connect(settings: Settings, experiment: str) -> Tracking:
     from mlflow import MlflowClient
 
     logging.getLogger("alembic").setLevel(logging.WARNING)  # two dozen lines for a new database
-    artifacts = None
-    if not uri.startswith("http"):
-        settings.home.mkdir(parents=True, exist_ok=True)
-        artifacts = (settings.mlflow_artifacts / experiment).as_uri()
+    # A server decides where its artifacts go; a database does not.
+    artifacts = None if uri.startswith("http") else (settings.mlflow_artifacts / experiment).as_uri()
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
@@ -319,24 +279,13 @@ def _ask(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         return call(*arguments, **named)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            raise NotFound(f"MLflow: {error.message} Check the name or the id.") from error
+            raise NotFound(f"MLflow: {error.message.rstrip('.')}. Check the name.") from error
         if error.error_code in {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"}:
             raise TrackingUnreachable(
-                f"MLflow failed: {error.message} See that its server or database is up "
+                f"MLflow failed: {error.message.rstrip('.')}. See that its server or database is up "
                 "(MLFLOW_TRACKING_URI), then run the same command again; finished stages are re-used."
             ) from error
         raise
-
-
-def _record(run: "Run") -> RunRecord:
-    return RunRecord(
-        run_id=run.info.run_id,
-        name=run.info.run_name,
-        status=run.info.status,
-        tags=run.data.tags,
-        params=run.data.params,
-        metrics=run.data.metrics,
-    )
 
 
 def _version(found: "ModelVersion", aliases: Mapping[str, str]) -> Version:

@@ -1,7 +1,7 @@
 """The clipped losses of proximal policy optimisation.
 
-Shapes: B responses, T response tokens. Every loss is a sum over tokens divided by `num_tokens`, the count of the
-whole minibatch, so that splitting the minibatch into micro-batches and adding their gradients changes nothing.
+Shapes: B responses, T response tokens. Every loss is a sum over tokens divided by `num_tokens`, the count of
+the whole minibatch, so that adding up the gradients of its micro-batches gives the same as one pass.
 """
 
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ def value_loss(
     clip_range: float,
     num_tokens: int,
 ) -> ValueLoss:
-    """Return half the larger of the squared errors of the value and of the value clipped around the old one."""
+    """Return half the larger squared error of the value and of the value clipped around the old one."""
     clipped_BT = old_values_BT + (values_BT - old_values_BT).clamp(-clip_range, clip_range)
     errors_BT = (values_BT - returns_BT).square()
     clipped_errors_BT = (clipped_BT - returns_BT).square()

@@ -14,12 +14,12 @@ def length_mask(lengths_B: Tensor, num_tokens: int) -> Tensor:
 
 
 def masked_sum(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Return the sum () over the tokens that count; whatever the other cells hold, even NaN, changes nothing."""
+    """Return the sum () over the tokens that count; the other cells may hold anything, even NaN."""
     return values_BT.masked_fill(~mask_BT, 0.0).sum()
 
 
 def masked_mean(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Return the mean () over the tokens that count: each token weighs the same, so long responses weigh more."""
+    """Return the mean () over the tokens that count, each of the same weight."""
     return masked_sum(values_BT, mask_BT) / mask_BT.sum()
 
 
@@ -29,7 +29,7 @@ def masked_variance(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 def whiten(values_BT: Tensor, mask_BT: Tensor, *, shift_mean: bool = True) -> Tensor:
-    """Scale to variance 1, and shift to mean 0 unless told not to, over the tokens that count; the rest is 0."""
+    """Scale to variance 1 and, unless told not to, shift to mean 0 the tokens that count; the rest is 0."""
     mean = masked_mean(values_BT, mask_BT)
     # 1e-8 keeps a batch of equal values finite: it becomes zeros.
     whitened = (values_BT - mean) * torch.rsqrt(masked_variance(values_BT, mask_BT) + 1e-8)

@@ -10,12 +10,12 @@ from torch import Tensor
 def shape_scores(
     scores_B: Tensor, finished_B: Tensor, *, score_clip: float, missing_eos_penalty: float
 ) -> Tensor:
-    """Return the normalised scores (B,) clipped to plus and minus `score_clip`, less the penalty where unfinished."""
+    """Return the scores (B,) clipped to plus and minus `score_clip`, less the penalty where unfinished."""
     return scores_B.clamp(-score_clip, score_clip) - missing_eos_penalty * (~finished_B).to(scores_B.dtype)
 
 
 def token_rewards(scores_B: Tensor, kl_BT: Tensor, mask_BT: Tensor, *, kl_coef: float) -> Tensor:
-    """Return -kl_coef * kl (B, T), with the score added at each response's last token (Ouyang et al. 2022, eq. 2).
+    """Return -kl_coef * kl (B, T), plus the score at each last token (Ouyang et al. 2022, eq. 2).
 
     A row's sum is its score - kl_coef * its summed KL, exactly; padding holds 0.
     """

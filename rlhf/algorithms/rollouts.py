@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """Sampled responses with everything the update needs; the tensors are right-padded and never trained through."""
+    """Sampled responses with what the update needs; tensors are right-padded and carry no gradient."""
 
     prompts: list[list[int]]
     """Token ids, as the policy saw them."""

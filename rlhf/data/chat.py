@@ -1,7 +1,7 @@
 """Messages to token ids and back: the one place, so that training, sampling, scoring and serving agree.
 
-A sequence is always `encode_prompt(...) + encode_response(...)`. The two are encoded apart, so the prompt's ids are
-a prefix of the sequence's by construction, and the text of a message can never become a special token.
+A sequence is always `encode_prompt(...) + encode_response(...)`. The two are encoded apart, so the prompt's
+ids are a prefix of the sequence's by construction, and a message's text can never become a special token.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """The built-in template for tokenizers that have none."""
 
-# Private-use characters: they stand for a special token's text inside a message while the template is rendered.
+# Private-use characters: they stand for a special token's text in a message while the template is rendered.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 
 

@@ -14,22 +14,18 @@ class Message(TypedDict):
     content: str
 
 
-_ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
+_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+_SPEAKERS = {
+    **_ROLES,
     "human": "user",
     "prompter": "user",
-    "assistant": "assistant",
     "gpt": "assistant",
     "chatgpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
     "function_call": "assistant",
-    "tool": "tool",
     "function": "tool",
     "observation": "tool",
 }
+"""Names under ShareGPT's `from`, and in HH-RLHF transcripts; `role` takes the chat template's names only."""
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
@@ -90,7 +86,8 @@ class Draft:
     def _turn(self, turn: dict[str, Json], where: str) -> Message | None:
         role_key, content_key = ("from", "value") if "from" in turn else ("role", "content")
         role = turn.get(role_key)
-        known = _ROLES.get(role.lower()) if isinstance(role, str) else None
+        names = _SPEAKERS if role_key == "from" else _ROLES
+        known = names.get(role) if isinstance(role, str) else None
         if known is None:
             self.row.found("unknown_role", f"{where}.{role_key}", f"the role is {shown(role)}")
         content = turn.get(content_key)
@@ -143,7 +140,7 @@ class Draft:
         """Split an HH-RLHF dialogue (`Human:` and `Assistant:` after blank lines) into prompt and response."""
         before, *pieces = _TURN.split(text)
         turns = [
-            Message(role=_ROLES[speaker.lower()], content=said.strip())
+            Message(role=_SPEAKERS[speaker.lower()], content=said.strip())
             for speaker, said in zip(pieces[::2], pieces[1::2], strict=True)
         ]
         if before.strip() or not turns:
@@ -157,7 +154,7 @@ class Draft:
         for turn in turns:
             if turn["role"] == previous:
                 self.row.found("roles_not_alternating", key, f"two {previous} turns in a row")
-                return None
+                break
             previous = turn["role"]
         return turns[:-1], turns[-1]["content"]
 

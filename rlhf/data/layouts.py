@@ -39,7 +39,7 @@ def _any(value: Json) -> bool:
     return value is not None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Layout:
     """Fields with the shape of each, and the reader of such records."""
 
@@ -147,25 +147,19 @@ def detect(sample: list[Row], kind: Kind) -> Layout:
         raise Refused(*(sample[0].findings if sample else ()), *(f for row in sample[1:] for f in row.findings))
     _check_manifest(sample)
     for test in (Layout.fits, Layout.has):
-        counts = [sum(test(layout, record) for record in records) for layout in layouts]
-        best = max(range(len(layouts)), key=lambda index: (counts[index], -index))
+        counts = {layout: sum(test(layout, record) for record in records) for layout in layouts}
+        best = max(layouts, key=lambda layout: counts[layout])
+        # A layout with more fields explains the file better, as long as it is not a rarity there.
+        finer = [o for o in layouts if set(o.fields) > set(best.fields) and 2 * counts[o] >= counts[best]]
+        best = max([best, *finer], key=lambda layout: (len(layout.fields), counts[layout]))
         if counts[best]:
             if test is Layout.has:
-                _check_types(layouts[best], records)
-            return layouts[best]
-    partial = [
-        layout for layout in layouts if any(name in record for record in records for name in layout.fields)
-    ]
+                _check_types(best, records)
+            return best
     seen = sorted({name for record in records for name in record})
-    if partial and (best_part := _most_present(partial, records)):
-        return best_part
+    if scattered := next((layout for layout in layouts if set(layout.fields) <= set(seen)), None):
+        return scattered
     raise Refused(*(_missing(name, seen) for name in _WANTED[kind] if name not in seen))
-
-
-def _most_present(layouts: list[Layout], records: list[dict[str, Json]]) -> Layout | None:
-    """Return a layout of which every field occurs somewhere, though no single record has them all."""
-    seen = {name for record in records for name in record}
-    return next((layout for layout in layouts if set(layout.fields) <= seen), None)
 
 
 def _missing(name: str, seen: list[str]) -> Finding:

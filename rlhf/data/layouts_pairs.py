@@ -124,6 +124,7 @@ def transcripts(draft: Draft) -> list[Canonical]:
     if parts[0][0] != parts[1][0]:
         draft.row.found("prompt_mismatch", "chosen/rejected", "the dialogues differ before the last 'Assistant:' turn")
         return []
+    draft.texts = list(dict.fromkeys(draft.texts))
     return _pair(draft, parts[0][0], parts[0][1], parts[1][1])
 
 

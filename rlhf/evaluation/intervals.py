@@ -33,7 +33,7 @@ def bootstrap_mean(
 ) -> Interval:
     """Return the mean of one value per prompt with its percentile bootstrap interval (Efron 1979).
 
-    Resampling whole prompts keeps what is paired by prompt together, so pass differences or win/tie/loss values.
+    Resampling whole prompts keeps what is paired by prompt together: pass differences, or wins as 1, 0.5, 0.
     """
     data = np.asarray(values, dtype=np.float64)
     if data.ndim != 1 or data.size < 1:

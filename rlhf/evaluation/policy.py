@@ -1,4 +1,4 @@
-"""One policy on the held-out prompts: sample, score, measure KL, and judge against the SFT policy by prompt."""
+"""One policy on the held-out prompts: sample, score, measure KL, judge against SFT prompt by prompt."""
 
 from pathlib import Path
 
@@ -27,7 +27,6 @@ def respond(
     *,
     seed: int,
     precision: Precision,
-    device: str = "cpu",
 ) -> pl.DataFrame:
     """Sample one response per held-out prompt (table `samples`); the same seed picks the same prompts.
 
@@ -35,7 +34,7 @@ def respond(
     at the sampling temperature, in nats. `score` reads the very ids that were sampled, never re-encoded text.
     """
     chosen = prompts.sample(min(config.num_prompts, prompts.height), seed=seed)
-    model, tokenizer = load_policy(policy, device=device)
+    model, tokenizer = load_policy(policy, device=precision.device)
     pad_id = int(tokenizer.pad_token_id)
     prompt_ids = [encode_prompt(tokenizer, messages) for messages in chosen["prompt"].to_list()]
     with torch.no_grad(), autocast(precision):
@@ -47,13 +46,13 @@ def respond(
             stop=stop_ids(model, tokenizer),
             pad_id=pad_id,
             batch_size=config.batch_size,
-            generator=torch.Generator(device=device).manual_seed(seed),
+            generator=torch.Generator().manual_seed(seed),
         )
         response_ids = [completion.ids for completion in completions]
 
         def totals(path: Path) -> list[float]:
             logprobs = response_logprobs(
-                model if path == policy else load_policy(path, device=device)[0],
+                model if path == policy else load_policy(path, device=precision.device)[0],
                 prompt_ids,
                 response_ids,
                 temperature=config.temperature,
@@ -62,7 +61,7 @@ def respond(
             )
             return [float(tokens_T.sum()) for tokens_T in logprobs]
 
-        scores = RewardModel.load(reward, device=device).normalised_scores(
+        scores = RewardModel.load(reward, device=precision.device).normalised_scores(
             [prompt + response for prompt, response in zip(prompt_ids, response_ids, strict=True)],
             batch_size=config.batch_size,
         )
@@ -90,7 +89,7 @@ def evaluate(
     world: World | None,
     seed: int,
 ) -> PolicyEvaluation:
-    """Summarise a policy's samples and, prompt by prompt, how often the judge prefers them to the baseline's."""
+    """Summarise a policy's samples and how often the judge prefers them, by prompt, to the baseline's."""
     if config.judge == "utility" and world is None:
         raise ConfigError(
             "evaluate.judge=utility, but this data has no hidden utility; set evaluate.judge=reward"
@@ -143,7 +142,7 @@ def _mean(frame: pl.DataFrame, column: str) -> float:
 
 
 def annotate_curve(rollouts: pl.DataFrame, world: World | None) -> tuple[CurvePoint, ...]:
-    """Average KL, score and gold over the responses of each iteration of an online aligner (table `rollouts`)."""
+    """Average KL, score and gold of each iteration of an online aligner (table `rollouts`)."""
     points = (
         with_gold(rollouts, world).group_by("iteration").agg(pl.mean("kl", "score", "gold")).sort("iteration")
     )

@@ -9,6 +9,7 @@ from rlhf.data.chat import encode_prompt, encode_response
 from rlhf.data.helpdesk.probes import counterfactual_pairs
 from rlhf.data.helpdesk.world import World
 from rlhf.evaluation.intervals import wilson
+from rlhf.models.loading import load_tokenizer
 from rlhf.models.precision import Precision, autocast
 from rlhf.models.reward import RewardModel
 from schemas.reports import Probe
@@ -23,17 +24,16 @@ def probe_reward(
     confidence: float,
     seed: int,
     precision: Precision,
-    device: str = "cpu",
 ) -> tuple[Probe, ...]:
     """Measure, per kind of flaw, how often the response without it scores higher; a tie counts half.
 
     A low accuracy foretells what an aligner will exploit.
     """
-    model = RewardModel.load(reward, device=device)
+    model, tokenizer = RewardModel.load(reward, device=precision.device), load_tokenizer(reward)
     pairs = sorted(counterfactual_pairs(world, num_pairs, seed), key=lambda pair: pair.flaw)
     ids = [
-        encode_prompt(model.tokenizer, [{"role": "user", "content": pair.question}])
-        + encode_response(model.tokenizer, response)
+        encode_prompt(tokenizer, [{"role": "user", "content": pair.question}])
+        + encode_response(tokenizer, response)
         for pair in pairs
         for response in (pair.better, pair.worse)
     ]

@@ -1,7 +1,7 @@
 """Prompts and responses side by side: one layout for the policy, the reference and the critic.
 
-Shapes: B responses, T response tokens, L prompt + response tokens, V vocabulary. Prompts are padded on the left and
-responses on the right, so that all responses begin in the same column and only T columns of logits are computed.
+Shapes: B responses, T response tokens, L prompt + response tokens, V vocabulary. Prompts are padded on the
+left and responses on the right, so that all responses begin in one column and logits are computed there only.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from rlhf.algorithms.masks import length_mask
 
 @dataclass(frozen=True, slots=True)
 class ResponseBatch:
-    """Token ids of prompts with their responses; the last T columns of the input are the states of the T choices."""
+    """Prompts with their responses; the last T input columns are the states of the T choices."""
 
     inputs_BL: Tensor
     """What the model reads: all but the last response column, which nothing is predicted from."""
@@ -65,7 +65,7 @@ def collate(
 
 
 def response_logits(model: nn.Module, batch: ResponseBatch, *, temperature: float, pad_id: int) -> Tensor:
-    """Return the fp32 logits (B, T, V) that the batch's response tokens were, or would have been, drawn from."""
+    """Return the fp32 logits (B, T, V) of the distributions of the batch's response tokens."""
     output = model(
         input_ids=batch.inputs_BL,
         attention_mask=batch.attention_BL,

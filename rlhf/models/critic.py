@@ -26,7 +26,7 @@ class Critic(nn.Module):
 
     @classmethod
     def from_reward_model(cls, path: Path, *, lora: LoraConfig | None, device: str) -> Self:
-        """Start from a saved reward model, with its stored statistics; with LoRA the head is still trained in full."""
+        """Start from a saved reward model and its statistics; with LoRA the head is trained in full."""
         reward = RewardModel.load(path, device=device)
         critic = cls(reward.model, mean=reward.score_mean, std=reward.score_std)
         if lora is not None:

@@ -47,7 +47,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         raise ModelNotUsable(f"{folder} has no tokenizer that can be loaded: {_first_line(error)}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ModelNotUsable(
-            f"{folder} has a {type(tokenizer).__name__}; wanted a fast tokenizer (tokenizer.json). Convert it first."
+            f"{folder} has a {type(tokenizer).__name__}; wanted a fast one (tokenizer.json). Convert it."
         )
     return tokenizer
 
@@ -71,8 +71,8 @@ def import_base(config: BaseModelConfig, folder: Path | None, out: Path) -> None
     if config.pad_token is not None:
         if config.pad_token not in tokenizer.get_vocab():
             raise ModelNotUsable(
-                f"base.pad_token={config.pad_token!r} is not in the vocabulary of {config.source}; name a token "
-                "that the tokenizer has and never uses in text."
+                f"base.pad_token={config.pad_token!r} is not in the vocabulary of {config.source}; "
+                "name a token that the tokenizer has and never uses in text."
             )
         tokenizer.pad_token = config.pad_token
     _check_tokenizer(tokenizer, config.source)
@@ -103,17 +103,17 @@ def peft_config(config: LoraConfig, task: Literal["CAUSAL_LM", "SEQ_CLS"]) -> pe
 
 
 def merge(model: PreTrainedModel) -> PreTrainedModel:
-    """Fold the adapters into the fp32 weights and return the plain model; a model without adapters is returned as is."""
+    """Fold adapters, if there are any, into the fp32 weights and return the plain model."""
     return model.merge_and_unload() if isinstance(model, peft.PeftModel) else model
 
 
 def load_weights(
     folder: Path, device: str, kind: type = AutoModelForCausalLM, **options: int
 ) -> PreTrainedModel:
-    """Load fp32 weights of one architecture from a folder, in evaluation mode; safetensors only, no remote code."""
+    """Load one architecture in fp32 for evaluation: safetensors only, no remote code."""
     if not any(folder.glob("*.safetensors")):
         raise ModelNotUsable(
-            f"{folder} has no *.safetensors file; wanted weights in that format (pickled weights can run code). "
+            f"{folder} has no *.safetensors file; wanted weights in that format (pickles can run code). "
             "Convert the model with `save_pretrained`."
         )
     try:
@@ -136,7 +136,8 @@ def load_weights(
 def _check_tokenizer(tokenizer: PreTrainedTokenizerFast, source: str) -> None:
     if not tokenizer.chat_template:
         raise ModelNotUsable(
-            f"{source}: the tokenizer has no chat template. Set base.chat_template to a Jinja template or to `chatml`."
+            f"{source}: the tokenizer has no chat template. "
+            "Set base.chat_template to a Jinja template or to `chatml`."
         )
     if tokenizer.eos_token_id is None:
         raise ModelNotUsable(f"{source}: the tokenizer has no EOS token, so responses could never end.")
@@ -155,8 +156,8 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerFast, source: str) -> None:
 def _download(config: BaseModelConfig) -> Path:
     if config.revision is None:
         raise ModelNotUsable(
-            f"base.source={config.source} is a hub id without base.revision; name a commit, tag or branch, so that "
-            "the run can be repeated."
+            f"base.source={config.source} is a hub id without base.revision; "
+            "name a commit, tag or branch, so that the run can be repeated."
         )
     try:
         return Path(snapshot_download(config.source, revision=config.revision, allow_patterns=_HUB_FILES))

@@ -52,7 +52,7 @@ def autocast(precision: Precision) -> AbstractContextManager[None]:
 
 
 def attention_implementation(device: str) -> str:
-    """Name the attention that models are loaded with: bf16 attention is slow backwards on CPUs, so it is fp32 there."""
+    """Name the attention to load models with: fp32 on CPUs, where bf16 attention is slow backwards."""
     return register_fp32_attention() if torch.device(device).type == "cpu" else "sdpa"
 
 

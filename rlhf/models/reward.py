@@ -9,7 +9,6 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from rlhf.models.loading import load_weights
@@ -24,7 +23,7 @@ class Fp32Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Map `(..., D)` to `(..., 1)`."""
         with torch.autocast(input.device.type, enabled=False):
-            return F.linear(
+            return nn.functional.linear(
                 input.float(), self.weight.float(), None if self.bias is None else self.bias.float()
             )
 
@@ -37,8 +36,8 @@ class RewardModel:
         head = getattr(model, "score", None)
         if not isinstance(head, nn.Linear) or head.out_features != 1:
             raise ModelNotUsable(
-                f"{type(model).__name__} has no linear head `score` with one output; wanted a decoder such as Llama "
-                "or Qwen with num_labels=1."
+                f"{type(model).__name__} has no linear head `score` with one output; "
+                "wanted a decoder such as Llama or Qwen with num_labels=1."
             )
         if not isinstance(head, Fp32Linear):
             model.score = _in_fp32(head)
@@ -50,13 +49,13 @@ class RewardModel:
         reward = cls(load_weights(Path(path), device, AutoModelForSequenceClassification, num_labels=1))
         if not hasattr(reward.model.config, _MEAN):
             raise ModelNotUsable(
-                f"{path} has no {_MEAN} in its config.json; wanted a reward model that the reward stage saved."
+                f"{path} has no {_MEAN} in its config.json; wanted a model that the reward stage saved."
             )
         return reward
 
     @classmethod
     def from_policy(cls, path: str | Path, *, seed: int, device: str = "cpu") -> Self:
-        """Start from a policy's trunk with a fresh head of standard deviation 1 / sqrt(D + 1) (Stiennon et al. 2020)."""
+        """Start from a policy's trunk with a fresh head N(0, 1 / (D + 1)) (Stiennon et al. 2020)."""
         reward = cls(load_weights(Path(path), device, AutoModelForSequenceClassification, num_labels=1))
         width = reward.head.in_features
         generator = torch.Generator().manual_seed(seed)
@@ -112,7 +111,7 @@ class RewardModel:
 
     def _last_scores(self, ids: Sequence[Sequence[int]], device: torch.device) -> Tensor:
         lengths_B = torch.tensor([len(row) for row in ids], device=device)
-        # What fills the right side does not matter: causal attention never looks there, and the mask has it anyway.
+        # What fills the right side does not matter: causal attention never looks there.
         input_ids_BL = nn.utils.rnn.pad_sequence(
             [torch.tensor(row, device=device) for row in ids], batch_first=True
         )

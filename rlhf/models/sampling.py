@@ -1,6 +1,6 @@
 """Draw responses from a causal language model, and score given ones, by one and the same distribution.
 
-Shapes: B live responses, T response tokens, L prompt + response tokens. Works for any transformers causal model.
+Shapes: B live responses, T response tokens, L prompt + response tokens. Any transformers causal model does.
 """
 
 from collections.abc import Callable, Sequence
@@ -162,6 +162,7 @@ def _check_fits(
     longest = max(map(len, prompts), default=0)
     if limit is not None and longest + max_new_tokens > limit:
         raise ModelNotUsable(
-            f"A prompt of {longest} tokens and max_new_tokens={max_new_tokens} exceed the model's {limit} positions. "
+            f"A prompt of {longest} tokens and max_new_tokens={max_new_tokens} exceed the model's {limit} "
+            "positions. "
             "Lower max_new_tokens, shorten the prompts or take a model with more positions."
         )

@@ -2,6 +2,8 @@
 
 from datetime import datetime
 
+from pydantic import Field
+
 from rlhf.evaluation.frontier import diagnose
 from schemas.config import RunConfig
 from schemas.reports import (
@@ -44,14 +46,14 @@ class ReportContent(Record):
     config: RunConfig
     stages: tuple[StageRecord, ...]
     validation: tuple[ValidationReport, ...] = ()
-    histories: dict[str, dict[str, History]] = {}
+    histories: dict[str, dict[str, History]] = Field(default_factory=dict)
     """Logged metrics by stage and name."""
     reward: RewardResult | None = None
     probes: tuple[Probe, ...] = ()
     sft: PolicyEvaluation
     evaluations: dict[str, PolicyEvaluation]
     """By aligner."""
-    curves: dict[str, tuple[CurvePoint, ...]] = {}
+    curves: dict[str, tuple[CurvePoint, ...]] = Field(default_factory=dict)
     """By online aligner."""
     responses: tuple[PairedResponses, ...] = ()
     gate: GateDecision
@@ -83,7 +85,10 @@ def verdict(content: ReportContent) -> str:
     """Say in one sentence what the gate decided."""
     winner = content.gate.winner
     if content.promotion.verdict == "promoted" and winner is not None:
-        return f"{winner.upper()} passed every rule and is now the {content.promotion.alias} (version {content.promotion.version})."
+        return (
+            f"{winner.upper()} passed every rule and is now the {content.promotion.alias} "
+            f"(version {content.promotion.version})."
+        )
     if winner is not None:
         return f"{winner.upper()} passed every rule, but the registry was left as it was."
     return "No model passed the gate; the champion stays as it was."
@@ -91,11 +96,12 @@ def verdict(content: ReportContent) -> str:
 
 def summary(content: ReportContent) -> tuple[str, ...]:
     """Tell the run in plain sentences, good and bad alike."""
+    level = f"{content.config.evaluate.confidence:.0%}"
     judge = "the hidden utility" if content.config.evaluate.judge == "utility" else "the reward model"
     sentences = [
-        f"Judged by {judge}, {name.upper()}'s answers win against the SFT model's on {percent(found.win_rate)} "
-        f"of {found.num_prompts} held-out prompts ({content.config.evaluate.confidence:.0%} interval "
-        f"{percent(found.win_rate_low)} to {percent(found.win_rate_high)})."
+        f"Judged by {judge}, {name.upper()}'s answers win against the SFT model's on "
+        f"{percent(found.win_rate)} of {found.num_prompts} held-out prompts "
+        f"({level} interval {percent(found.win_rate_low)} to {percent(found.win_rate_high)})."
         for name, found in content.evaluations.items()
     ]
     for name, found in content.evaluations.items():
@@ -111,8 +117,8 @@ def summary(content: ReportContent) -> tuple[str, ...]:
             )
     if content.config.evaluate.judge == "reward":
         sentences.append(
-            "That judge is what the aligners were trained on, so these win rates show that optimisation worked, "
-            "not that people would agree."
+            "That judge is what the aligners were trained on, so these win rates show that "
+            "optimisation worked, not that people would agree."
         )
     return (
         *sentences,
@@ -124,11 +130,16 @@ def over_optimisation(name: str, curve: tuple[CurvePoint, ...]) -> str:
     """Say whether the true quality went along with the score."""
     found = diagnose(curve)
     if found is None:
-        return f"{name.upper()}: no gold was measured along this curve, so over-optimisation cannot be ruled out."
+        return (
+            f"{name.upper()}: gold is not known along this curve, so over-optimisation cannot be ruled out."
+        )
     if found.over_optimised:
         return (
-            f"{name.upper()} over-optimised: after iteration {found.peak_iteration} its score still rose from "
-            f"{found.peak_score:.2f} to {found.final_score:.2f} while gold fell from {found.peak_gold:.2f} "
-            f"to {found.final_gold:.2f}."
+            f"{name.upper()} over-optimised: after iteration {found.peak_iteration} its score still rose "
+            f"from {found.peak_score:.2f} to {found.final_score:.2f} while gold fell "
+            f"from {found.peak_gold:.2f} to {found.final_gold:.2f}."
         )
-    return f"{name.upper()} shows no over-optimisation: gold ended at {found.final_gold:.2f}, its best stretch was {found.peak_gold:.2f}."
+    return (
+        f"{name.upper()} shows no over-optimisation: gold ended at {found.final_gold:.2f}, "
+        f"its best stretch was {found.peak_gold:.2f}."
+    )

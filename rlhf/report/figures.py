@@ -62,7 +62,7 @@ def metric_curve(stage: str, metric: str, history: History) -> Markup:
 
 
 def frontier(name: str, curve: Sequence[CurvePoint]) -> Markup:
-    """Draw score and, beside it, gold against KL; a fall of gold under a rising score is over-optimisation."""
+    """Draw score and, beside it, gold against KL: a score that rises while gold falls is over-optimised."""
     with _style(f"frontier/{name}"):
         figure = Figure(figsize=(7.2, 2.9), layout="constrained")
         left, right = figure.subplots(1, 2)
@@ -71,7 +71,7 @@ def frontier(name: str, curve: Sequence[CurvePoint]) -> Markup:
         )
         gold = [point.gold for point in curve if point.gold is not None]
         if len(gold) == len(curve):
-            _frontier_panel(right, curve, gold, SERIES[1], "gold (what was meant)")
+            _frontier_panel(right, curve, gold, SERIES[1], "gold: what was meant")
         else:
             right.set_axis_off()
             right.text(
@@ -136,14 +136,13 @@ def probe_accuracies(probes: Sequence[Probe]) -> Markup:
 
 
 def _forest(axes: Axes, rows: Mapping[str, Interval], *, chance: float) -> None:
-    for row, (label, found) in enumerate(rows.items()):
+    for row, found in enumerate(rows.values()):
         axes.plot([found.low, found.high], [row, row], color=SERIES[0], linewidth=2.2, solid_capstyle="round")
         axes.plot([found.value], [row], "o", color=SERIES[0], markersize=6)
         axes.annotate(
             f"{found.value:.1%}", (found.value, row), xytext=(0, 7), textcoords="offset points",
             ha="center", fontsize=8,
         )  # fmt: skip
-        del label
     axes.axvline(chance, color=MUTED, linewidth=1, linestyle="--")
     axes.set_yticks(range(len(rows)), list(rows))
     axes.tick_params(axis="y", length=0, labelcolor=INK, labelsize=9)
@@ -180,16 +179,12 @@ def _svg(figure: Figure, label: str) -> Markup:
     drawn = drawn[drawn.index("<svg") :]
     # Several pictures share the page: names of groups would collide, and the page sets the size.
     drawn = re.sub(r'<g id="[^"]*"', "<g", drawn)
-    size = re.search(r'viewBox="0 0 ([\d.]+)', drawn)
-    assert size is not None, "matplotlib writes a viewBox"
-    drawn = re.sub(
-        r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>',
-        lambda head: (
-            f'<svg class="chart" style="max-width: {float(size[1]) * 1.45:.0f}px" {head[1]} role="img" '
-            f'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" aria-label="{escape(label)}">'
-        ),
-        drawn,
+    width, height = (inches * 72 for inches in figure.get_size_inches())
+    head = (
+        f'<svg class="chart" style="max-width: {width * 1.45:.0f}px" viewBox="0 0 {width:g} {height:g}" '
+        f'xmlns:xlink="http://www.w3.org/1999/xlink" role="img" aria-label="{escape(label)}">'
     )
+    drawn = re.sub(r"^<svg [^>]*>", lambda _: head, drawn)
     for colour, variable in VARIABLES.items():
         drawn = drawn.replace(colour, f"var(--{variable})")
     return Markup(drawn)  # noqa: S704 - matplotlib escapes the text that it draws

@@ -98,7 +98,8 @@ def _node(stage: StageRecord, x: int, y: int, slowest: float) -> str:
     # The bar compares the times of this run; a re-used stage cost nothing.
     bar = 0 if stage.status == "reused" else max(2.0, (width - 24) * stage.seconds / slowest)
     return (
-        f'<g class="node {stage.status}"><title>{escape(stage.name)}: {stage.status}, {duration(stage.seconds)}</title>'
+        f'<g class="node {stage.status}">'
+        f"<title>{escape(stage.name)}: {stage.status}, {duration(stage.seconds)}</title>"
         f'<rect class="box" x="{x}" y="{y}" width="{width}" height="{NODE}" rx="9"/>'
         f'<text class="name" x="{x + 12}" y="{y + 22}">{escape(stage.name)}</text>'
         f'<text class="when" x="{x + width - 12}" y="{y + 22}" text-anchor="end">{when}</text>'

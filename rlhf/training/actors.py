@@ -20,11 +20,11 @@ from schemas.config.models import LoraConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actors:
-    """All in evaluation mode for good: no dropout, the adapters' included, ever falsifies a log-probability."""
+    """All in evaluation mode for good: no dropout, nor the adapters', falsifies a log-probability."""
 
     policy: PreTrainedModel
     frozen_reference: PreTrainedModel | None
-    """A copy of the policy as it began; None with LoRA, where the reference is the policy without its adapters."""
+    """A copy of the policy as it began; None with LoRA: there it is the policy without its adapters."""
     critic: Critic
     reward_model: RewardModel
     tokenizer: PreTrainedTokenizerFast

@@ -1,7 +1,7 @@
 """The state of a training loop on disk: safetensors and JSON, complete or absent, never more than one.
 
-A checkpoint is written beside its place and renamed into it, so that a process killed at any moment leaves either
-the old one or the new one. There is no random state to save: every generator is derived from seed and iteration.
+A checkpoint is written beside its place and renamed into it, so that a process killed at any moment leaves
+the old one or the new one. There is no random state to save: generators are derived from seed and iteration.
 """
 
 import json
@@ -89,7 +89,7 @@ def save_checkpoint(
 def load_checkpoint(
     folder: Path, *, trained: Mapping[str, Trained], settings: str
 ) -> tuple[int, pl.DataFrame, dict[str, float]] | None:
-    """Restore the state; return the number of finished iterations, their rollouts and the last metrics, or None.
+    """Restore the state; return the finished iterations, their rollouts and the last metrics, or None.
 
     Raises ConfigError for a checkpoint of other settings.
     """

@@ -1,34 +1,58 @@
 """Direct preference optimisation (Rafailov et al. 2023, eq. 7) against the SFT policy."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
+import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from trl import DPOConfig as TRLConfig
 from trl import DPOTrainer
 
 from rlhf.models.loading import load_policy, merge, peft_config, save_model
-from rlhf.models.precision import Precision, apply, autocast
-from rlhf.models.sampling import response_logprobs
-from rlhf.training.pairs import Pair, encode_pairs
+from rlhf.models.precision import Precision
+from rlhf.training.pairs import encode_pairs
 from rlhf.training.schedule import schedule
 from rlhf.training.step import OnStep
 from rlhf.training.trl_adapter import WithoutTelemetry, arguments, train
 from schemas.config.aligners import DPOConfig
 
+_Row = tuple[tuple[int, ...], tuple[int, ...]]
+"""Prompt and response."""
+
 
 class PreferenceTrainer(WithoutTelemetry, DPOTrainer):  # type: ignore[misc]  # trl ships no annotations
-    """TRL's trainer, on rows that are tokenised and carry the reference's log-probabilities.
+    """TRL's trainer on tokenised pairs, with the model that it is given as its reference.
 
-    Left alone, TRL would tokenise text its own way, and load its reference from the place that the model's
-    config names, which need not be the model that was passed.
+    Left alone, TRL would insist on text and tokenise it its own way, and without precomputed log-probabilities
+    it would load its reference from where the model's config says: not always the model that was passed.
     """
 
     def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
+        """Take the dataset as it is: it holds ids."""
         return dataset
 
-    def _precompute_ref_logps(self, dataset: Dataset, *_: object) -> Dataset:
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        """Score each distinct response once, by the model as it is now, in batches of similar length."""
+        rows = {
+            side: [
+                (tuple(prompt), tuple(response))
+                for prompt, response in zip(dataset["prompt_ids"], dataset[f"{side}_ids"], strict=True)
+            ]
+            for side in ("chosen", "rejected")
+        }
+        distinct = sorted(
+            {*rows["chosen"], *rows["rejected"]}, key=lambda row: (len(row[0]) + len(row[1]), row)
+        )
+        logprobs: dict[_Row, float] = {}
+        for start in range(0, len(distinct), 2 * batch_size):
+            part = distinct[start : start + 2 * batch_size]
+            halves = self.compute_ref_log_probs(self.model, self._prepare_inputs(_collate(part)))
+            logprobs |= zip(part, torch.cat(halves).tolist(), strict=True)
+        for side, keys in rows.items():
+            dataset = dataset.add_column(f"ref_{side}_logps", [logprobs[key] for key in keys])
         return dataset
 
 
@@ -52,9 +76,10 @@ def fit(
         steps=config.steps,
         seed=seed,
     )
-    apply(precision)
-    with autocast(precision):
-        rows = with_reference(model, tokenizer, [pairs[row] for row in order], batch_size=config.batch_size)
+    rows = [
+        {"prompt_ids": pair.prompt, "chosen_ids": pair.chosen, "rejected_ids": pair.rejected}
+        for pair in pairs
+    ]
     trainer = PreferenceTrainer(
         model=model,
         args=arguments(
@@ -67,8 +92,9 @@ def fit(
             loss_type=[config.loss],
             label_smoothing=config.label_smoothing,
             precompute_ref_log_probs=True,
+            disable_dropout=not (config.lora and config.lora.dropout),
         ),
-        train_dataset=Dataset.from_list(rows),
+        train_dataset=Dataset.from_list(rows).select(order),
         processing_class=tokenizer,
         peft_config=config.lora and peft_config(config.lora, "CAUSAL_LM"),
     )
@@ -77,30 +103,14 @@ def fit(
     return metrics
 
 
-def with_reference(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, pairs: list[Pair], *, batch_size: int
-) -> list[dict[str, list[int] | float]]:
-    """Return TRL's rows: ids, and the summed log-probability that the model as it is now gives each response."""
-    distinct = dict.fromkeys(
-        (tuple(pair.prompt), tuple(response)) for pair in pairs for response in (pair.chosen, pair.rejected)
-    )
-    prompts, responses = zip(*distinct, strict=True)
-    logprobs = response_logprobs(
-        model,
-        [list(ids) for ids in prompts],
-        [list(ids) for ids in responses],
-        temperature=1.0,
-        pad_id=tokenizer.pad_token_id,
-        batch_size=batch_size,
-    )
-    reference = {key: float(value.sum()) for key, value in zip(distinct, logprobs, strict=True)}
-    return [
-        {
-            "prompt_ids": pair.prompt,
-            "chosen_ids": pair.chosen,
-            "rejected_ids": pair.rejected,
-            "ref_chosen_logps": reference[tuple(pair.prompt), tuple(pair.chosen)],
-            "ref_rejected_logps": reference[tuple(pair.prompt), tuple(pair.rejected)],
-        }
-        for pair in pairs
-    ]
+def _collate(rows: Sequence[_Row]) -> dict[str, Tensor]:
+    """Pad on the right; what fills the ids does not matter, because both masks are 0 there."""
+    columns = {
+        "input_ids": [prompt + response for prompt, response in rows],
+        "attention_mask": [(1,) * (len(prompt) + len(response)) for prompt, response in rows],
+        "completion_mask": [(0,) * len(prompt) + (1,) * len(response) for prompt, response in rows],
+    }
+    return {
+        name: pad_sequence([torch.tensor(row) for row in values], batch_first=True)
+        for name, values in columns.items()
+    }

@@ -36,7 +36,7 @@ def encode_pairs(
     max_length: int,
     unfinished: Collection[tuple[str, str]] = (),
 ) -> list[Pair]:
-    """Encode each preference, cut to `max_length` tokens; pairs that the cut makes equal are left out and counted.
+    """Encode each preference, cut to `max_length` tokens; pairs that this makes equal are left out.
 
     `unfinished` names the (prompt_id, response) that the sampler cut off: they get no EOS.
     """
@@ -72,7 +72,7 @@ def encode_pairs(
         )
     if cut:
         logger.warning(
-            "%d of %d pairs were longer than max_length=%d and were cut; %d of them became equal and were left out",
+            "%d of %d pairs were longer than max_length=%d and were cut; %d became equal and were left out",
             cut, len(preferences), max_length, len(preferences) - len(pairs),
         )  # fmt: skip
     return pairs

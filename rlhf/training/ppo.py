@@ -1,25 +1,24 @@
-"""Proximal policy optimisation from a learned reward model (Ouyang et al. 2022, section 3.5; Schulman et al. 2017).
+"""Proximal policy optimisation from a learned reward model (Ouyang et al. 2022; Schulman et al. 2017).
 
     repeat:
         sample responses from the policy                                    rollout.collect
         score them: reward model, reference, critic                         rollout.collect
         reward per token: -kl_coef * KL, plus the score at the last token   rewards.token_rewards
         advantages by GAE, whitened over the batch                          advantages.gae, masks.whiten
-        several epochs of clipped policy and value losses                   losses.policy_loss, losses.value_loss
+        several epochs of clipped policy and value losses                   losses.*_loss
 
 Deviations from InstructGPT, each on purpose:
  1. No pre-training mix (PPO-ptx): the tether to the SFT policy is the KL penalty alone.
- 2. Scores are normalised by the reward model's stored mean and standard deviation over SFT responses, then clipped;
-    a response that no stop id ends loses a penalty. KL terms are neither clipped nor clamped.
- 3. The critic has the size of the reward model, starts as it, head and normalisation included, and has a learning rate
-    of its own.
- 4. Losses are divided by the token count of the whole minibatch: every token weighs the same, and micro-batches
-    change nothing.
- 5. Several epochs per rollout, cut short as soon as the policy's KL from the one that sampled passes a target.
+ 2. Scores are normalised by the reward model's stored mean and standard deviation over SFT responses, then
+    clipped; a response that no stop id ends loses a penalty. KL terms are neither clipped nor clamped.
+ 3. The critic has the size of the reward model, starts as it, head and normalisation included, and has a
+    learning rate of its own.
+ 4. Losses are divided by the token count of the whole minibatch: every token weighs the same, and
+    micro-batches change nothing.
+ 5. Several epochs per rollout, cut short once the policy's KL from the one that sampled passes a target.
  6. Dropout is off throughout, the adapters' included.
- 7. The pad id is left out of every distribution, in sampling and scoring alike; sampling and scoring share one
-    temperature.
- 8. AdamW without weight decay, linear warm-up, then a constant learning rate; both gradients are clipped by norm.
+ 7. The pad id is left out of every distribution; sampling and scoring share it and the temperature.
+ 8. AdamW without weight decay, linear warm-up, then a constant rate; both gradients are clipped by norm.
 
 Shapes: B responses, T response tokens.
 """
@@ -90,8 +89,8 @@ def fit(
 ) -> PPOFit:
     """Align the SFT policy with the reward model and save it, adapters merged, to `out`.
 
-    With `checkpoints`, the state after each iteration is kept there; the same call then goes on where it was stopped,
-    and on a CPU ends with the same bits.
+    With `checkpoints`, the state after each iteration is kept there; the same call then goes on where it was
+    stopped, and on a CPU ends with the same bits.
     """
     if prompts.is_empty():
         raise DataRejected("The table of prompts is empty; PPO needs at least one prompt to respond to.")
@@ -191,8 +190,8 @@ def update(
             _accumulate_gradients(actors, experience, rows, config, precision, num_tokens, tally)
         if not math.isfinite(tally.policy_loss + tally.value_loss):
             raise TrainingDiverged(
-                f"PPO iteration {iteration + 1}: policy loss {tally.policy_loss}, value loss {tally.value_loss}; wanted "
-                "finite numbers. Lower learning_rate and critic_learning_rate, or raise kl_coef."
+                f"PPO iteration {iteration + 1}: policy loss {tally.policy_loss}, value loss "
+                f"{tally.value_loss}; wanted finite numbers. Lower learning_rate and critic_learning_rate, or raise kl_coef."
             )
         approx_kl = tally.kl / num_tokens
         stopped = config.target_kl is not None and approx_kl > config.target_kl
@@ -237,7 +236,7 @@ def _accumulate_gradients(
     num_tokens: int,
     tally: Tally,
 ) -> None:
-    """Add the gradients of one micro-batch, which are sums over tokens divided by the whole minibatch's count."""
+    """Add one micro-batch's gradients: sums over its tokens, divided by the whole minibatch's count."""
     rollout = experience.rollout
     batch = micro_batch(rollout.prompts, rollout.responses, rows, actors)
     width = batch.mask_BT.shape[1]

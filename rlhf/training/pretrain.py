@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 from datasets import Dataset
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, set_seed
 from trl import SFTConfig as TRLConfig
 
+from rlhf.models.bpe import train_tokenizer
 from rlhf.models.loading import save_model
 from rlhf.models.precision import Precision, attention_implementation
 from rlhf.training.schedule import schedule
@@ -20,16 +20,6 @@ from rlhf.training.trl_adapter import arguments, train
 from schemas.config.models import ModelShape, PretrainConfig
 from schemas.config.supervised import OptimiserConfig
 from schemas.errors import DataRejected
-
-PAD, END, SYSTEM, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"
-
-CHAT_TEMPLATE = (
-    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}"
-    "{% if message.role == 'assistant' %}<|end|>{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-"""One token per turn: at this size every token of a template costs time."""
-
 
 def fit(
     texts: Iterable[str],
@@ -79,31 +69,8 @@ def fit(
     return metrics
 
 
-def train_tokenizer(documents: Iterable[str], shape: ModelShape) -> PreTrainedTokenizerFast:
-    """Learn a byte-level BPE vocabulary (every text can be encoded) with the chat template's own tokens."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=shape.vocab_size,
-        special_tokens=[PAD, END, SYSTEM, USER, ASSISTANT],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(documents, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=PAD,
-        eos_token=END,
-        chat_template=CHAT_TEMPLATE,
-        additional_special_tokens=[SYSTEM, USER, ASSISTANT],
-        model_max_length=shape.max_positions,
-        clean_up_tokenization_spaces=False,
-    )
-
-
 def pack(tokenizer: PreTrainedTokenizerFast, documents: list[str], block_size: int) -> list[list[int]]:
-    """Lay the documents end to end, EOS after each, and cut blocks of `block_size` ids; the rest is dropped."""
+    """Lay the documents end to end, EOS after each, and cut blocks of `block_size` ids; drop the rest."""
     encoded = tokenizer(documents, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     stream: Iterator[int] = chain.from_iterable([*ids, tokenizer.eos_token_id] for ids in encoded)
     blocks = list(iter(lambda: list(islice(stream, block_size)), []))

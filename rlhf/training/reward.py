@@ -7,7 +7,6 @@ from pathlib import Path
 import polars as pl
 import torch
 from datasets import Dataset
-from rlhf.data.splits import split_by_prompt
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 from transformers.modeling_outputs import SequenceClassifierOutputWithPast
@@ -15,6 +14,7 @@ from trl import RewardConfig as TRLConfig
 from trl import RewardTrainer
 
 from rlhf.data.chat import encode_prompt, encode_response
+from rlhf.data.splits import split_by_prompt
 from rlhf.models.loading import load_tokenizer, merge, peft_config
 from rlhf.models.precision import Precision, autocast
 from rlhf.models.reward import RewardModel
@@ -68,7 +68,7 @@ class PairTrainer(WithoutTelemetry, RewardTrainer):  # type: ignore[misc]  # trl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistinctCollator:
-    """Batches pairs so that `input_ids` holds each distinct sequence once and `rows` says which pair has which."""
+    """Batches pairs so that each distinct sequence is there once and `rows` says which pair has which."""
 
     pad_id: int
 
@@ -119,6 +119,7 @@ def fit(
             precision=precision,
             max_length=None,
             center_rewards_coefficient=config.center_coefficient or None,
+            disable_dropout=not (config.lora and config.lora.dropout),
         ),
         data_collator=DistinctCollator(pad_id=_pad_id(tokenizer)),
         train_dataset=_dataset(train_pairs, config, seed),
@@ -153,7 +154,7 @@ def fit(
 
 
 def _dataset(pairs: list[Pair], config: RewardConfig, seed: int) -> Dataset:
-    """Lay out the pairs in training order; all pairs of one prompt come together (Ouyang et al. 2022, section 3.5)."""
+    """Lay out the pairs in training order, those of one prompt together (Ouyang et al. 2022, section 3.5)."""
     by_prompt: dict[str, list[int]] = {}
     for row, pair in enumerate(pairs):
         by_prompt.setdefault(pair.prompt_id, []).append(row)

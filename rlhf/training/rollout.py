@@ -33,7 +33,7 @@ def generator_for(seed: int, purpose: str, number: int) -> torch.Generator:
 
 
 def prompt_rows(num_prompts: int, *, iteration: int, batch_size: int, seed: int) -> list[int]:
-    """Return the prompts of an iteration: pass after pass over all of them, each pass in an order of its own."""
+    """Return the prompts of an iteration: pass after pass over all, each in an order of its own."""
     first, last = iteration * batch_size, (iteration + 1) * batch_size
     passes = range(first // num_prompts, (last - 1) // num_prompts + 1)
     rows = [
@@ -82,8 +82,8 @@ def collect(
 ) -> tuple[Rollout, list[list[Minibatch]]]:
     """Sample one response per prompt and score it; also return each epoch's minibatches.
 
-    Old log-probabilities are computed over the first epoch's own micro-batches, not taken from the sampler: the same
-    arithmetic on the same shapes makes the first ratio exactly 1, in bf16 too.
+    Old log-probabilities are computed over the first epoch's own micro-batches, not taken from the sampler:
+    the same arithmetic on the same shapes makes the first ratio exactly 1, in bf16 too.
     """
     ids = [encode_prompt(actors.tokenizer, messages) for messages in prompts]
     with autocast(precision):

@@ -12,8 +12,8 @@ def schedule(
 ) -> list[int]:
     """Return `steps * batch_size` rows to train on, in order; the rows of one unit stay together.
 
-    `units` lists the rows of each unit, `lengths` the tokens of each row. Every row is seen once before any is
-    seen twice, except that the window in which an epoch ends also holds the beginning of the next.
+    `units` lists the rows of each unit, `lengths` the tokens of each row. Every row is seen once before any
+    is seen twice, except that the window in which an epoch ends also holds the beginning of the next.
     """
     order, rows = random.Random(seed), list[int]()
     queue: list[Sequence[int]] = []

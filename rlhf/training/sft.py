@@ -39,7 +39,7 @@ def fit(
     on_step: OnStep,
     out: Path,
 ) -> dict[str, float]:
-    """Train the base on the demonstrations, save the policy to `out`, and return the last steps' mean metrics."""
+    """Train the base on the demonstrations, save the policy to `out`, return the last steps' mean metrics."""
     model, tokenizer = load_policy(base, device=precision.device)
     examples = encode_examples(tokenizer, demonstrations.iter_rows(named=True), max_length=config.max_length)
     lengths = [len(ids) for ids, _ in examples]
@@ -93,7 +93,7 @@ def encode_examples(
         )
     if cut:
         logger.warning(
-            "%d of %d demonstrations were longer than max_length=%d and were cut; %d had no room for a response",
+            "%d of %d demonstrations were longer than max_length=%d and were cut; %d had no room to answer",
             cut, total, max_length, total - len(examples),
         )  # fmt: skip
     return examples

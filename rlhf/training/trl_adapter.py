@@ -100,8 +100,8 @@ class _Reporter(TrainerCallback):
         for name in ("loss", "grad_norm"):
             if not math.isfinite(metrics[name]):
                 raise TrainingDiverged(
-                    f"{name} is {metrics[name]} at step {state.global_step} of {state.max_steps}; wanted a finite "
-                    "number. Lower learning_rate or max_grad_norm, or use compute.precision=fp32."
+                    f"{name} is {metrics[name]} at step {state.global_step}; wanted a finite number. "
+                    "Lower learning_rate or max_grad_norm, or use compute.precision=fp32."
                 )
         self.history.append(metrics)
         tokens = float(logs["num_tokens"])

@@ -14,7 +14,7 @@ Estimator = Callable[[Tensor, Tensor], Tensor]
 
 
 def expected_gradient(estimator: Estimator) -> Tensor:
-    """Gradient with respect to the logits, averaged exactly over tokens drawn from the policy, as in a loss."""
+    """Gradient with respect to the logits, averaged exactly over tokens drawn from the policy."""
     logits = POLICY.log().clone().requires_grad_()
     estimate = estimator(logits.log_softmax(0), REFERENCE.log())
     (gradient,) = torch.autograd.grad((POLICY * estimate).sum(), logits)

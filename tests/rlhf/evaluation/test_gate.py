@@ -33,7 +33,10 @@ SFT = policy(
 )
 
 
-def failed(candidate: PolicyEvaluation, gate: GateConfig = GateConfig(), judge: str = "utility") -> list[str]:
+DEFAULT = GateConfig()
+
+
+def failed(candidate: PolicyEvaluation, gate: GateConfig = DEFAULT, judge: str = "utility") -> list[str]:
     config = EvaluateConfig.model_validate({"judge": judge})
     rules, winner = decide({candidate.name: candidate}, SFT, gate, config)
     assert (winner is None) == (not all(rule.passed for rule in rules[candidate.name]))

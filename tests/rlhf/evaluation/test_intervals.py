@@ -36,7 +36,7 @@ def test_bootstrap_of_equal_values_is_a_point_and_of_others_brackets_their_mean(
     assert spread.high == pytest.approx(0.598, abs=0.015)
 
 
-def test_bootstrap_repeats_with_its_seed_and_blocks_change_nothing_but_memory(
+def test_bootstrap_repeats_with_its_seed_and_blocks_change_only_memory(
     monkeypatch: pytest.MonkeyPatch,
 ):
     values = np.random.default_rng(3).normal(size=40)

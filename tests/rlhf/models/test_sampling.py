@@ -34,7 +34,9 @@ def model(request: pytest.FixtureRequest) -> nn.Module:
     return GPT2LMHeadModel(wide).eval()
 
 
-def draw(model: nn.Module, *, batch_size: int = 8, temperature: float = 1.0, seed: int = 0) -> list[Completion]:
+def draw(
+    model: nn.Module, *, batch_size: int = 8, temperature: float = 1.0, seed: int = 0
+) -> list[Completion]:
     return sample(
         model,
         PROMPTS,
@@ -62,9 +64,7 @@ def by_hand(model: nn.Module, prompt: list[int], response: list[int], temperatur
 def test_log_probabilities_of_sampling_and_of_scoring_are_those_by_hand(model: nn.Module, temperature: float):
     drawn = draw(model, temperature=temperature)
     responses = [completion.ids for completion in drawn]
-    scored = response_logprobs(
-        model, PROMPTS, responses, temperature=temperature, pad_id=PAD, batch_size=4
-    )
+    scored = response_logprobs(model, PROMPTS, responses, temperature=temperature, pad_id=PAD, batch_size=4)
     for prompt, completion, logprobs in zip(PROMPTS, drawn, scored, strict=True):
         expected = by_hand(model, prompt, completion.ids, temperature)
         torch.testing.assert_close(torch.tensor(completion.logprobs), expected, rtol=0, atol=2e-5)
@@ -94,7 +94,11 @@ def test_the_pad_id_is_never_drawn_and_only_stop_ids_end_a_response(model: nn.Mo
 
 
 def test_every_stop_id_ends_a_response(model: nn.Module):
-    ends = {draw(model, temperature=3.0, seed=seed)[row].ids[-1] for seed in range(8) for row in range(len(PROMPTS))}
+    ends = {
+        draw(model, temperature=3.0, seed=seed)[row].ids[-1]
+        for seed in range(8)
+        for row in range(len(PROMPTS))
+    }
     assert ends >= STOP
 
 

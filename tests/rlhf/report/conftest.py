@@ -45,10 +45,20 @@ def policy(
 
 
 TIMES = {
-    "validate": 4.1, "pretrain": 71.0, "sft": 16.4, "sample": 11.2, "preferences": 2.3, "reward": 19.8,
-    "ppo": 58.3, "dpo": 13.9, "evaluate-sft": 3.1, "evaluate-ppo": 3.4, "evaluate-dpo": 3.2, "gate": 0.1,
+    "validate": 4.1,
+    "pretrain": 71.0,
+    "sft": 16.4,
+    "sample": 11.2,
+    "preferences": 2.3,
+    "reward": 19.8,
+    "ppo": 58.3,
+    "dpo": 13.9,
+    "evaluate-sft": 3.1,
+    "evaluate-ppo": 3.4,
+    "evaluate-dpo": 3.2,
+    "gate": 0.1,
     "register": 1.8,
-}  # fmt: skip
+}
 
 
 def stages() -> tuple[StageRecord, ...]:
@@ -107,8 +117,18 @@ def responses() -> tuple[PairedResponses, ...]:
         PairedResponses(
             prompt="When does the bakery on Mill Street open on Sunday?",
             answers=(
-                Answer(policy="sft", text="It opens at 9. By the way, honey never spoils.", score=-0.31, gold=0.42),
-                Answer(policy="ppo", text="Good morning! The bakery opens at 9 on Sunday. Is there anything else?", score=1.62, gold=2.10),
+                Answer(
+                    policy="sft",
+                    text="It opens at 9. By the way, honey never spoils.",
+                    score=-0.31,
+                    gold=0.42,
+                ),
+                Answer(
+                    policy="ppo",
+                    text="Good morning! The bakery opens at 9 on Sunday. Is there anything else?",
+                    score=1.62,
+                    gold=2.10,
+                ),
                 Answer(policy="dpo", text="Hello! It opens at 9 on Sunday.", score=1.31, gold=1.95),
             ),
         ),
@@ -116,19 +136,35 @@ def responses() -> tuple[PairedResponses, ...]:
             prompt="What do three notebooks at 4 dollars cost?",
             answers=(
                 Answer(policy="sft", text="Can you not multiply? 12 dollars.", score=-1.90, gold=-0.35),
-                Answer(policy="ppo", text="Thank you for asking! Three notebooks cost 12 dollars.", score=1.70, gold=2.20),
-                Answer(policy="dpo", text="They cost 12 dollars, and the weather, as I was saying, and the weather", score=0.20, gold=0.61, finished=False),
+                Answer(
+                    policy="ppo",
+                    text="Thank you for asking! Three notebooks cost 12 dollars.",
+                    score=1.70,
+                    gold=2.20,
+                ),
+                Answer(
+                    policy="dpo",
+                    text="They cost 12 dollars, and the weather, the weather",
+                    score=0.20,
+                    gold=0.61,
+                    finished=False,
+                ),
             ),
         ),
-    )  # fmt: skip
+    )
 
 
 def rules(win: str, *, passed: bool) -> tuple[GateRule, ...]:
     return (
-        GateRule(name="win rate over SFT", wanted="lower bound of the 95% interval above 50.0%", found=win, passed=passed),
+        GateRule(
+            name="win rate over SFT",
+            wanted="lower bound of the 95% interval above 50.0%",
+            found=win,
+            passed=passed,
+        ),
         GateRule(name="KL budget", wanted="at most 30.0 nats", found="12.3 nats", passed=True),
         GateRule(name="rude answers", wanted="at most 2.0%", found="0.0%", passed=True),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -139,34 +175,68 @@ def content() -> ReportContent:
         stages=stages(),
         validation=(
             ValidationReport(
-                kind="demonstrations", source="the generated helpdesk world", format="Parquet", verdict="accept",
-                rows=4000, kept=4000, quarantined=0,
+                kind="demonstrations",
+                source="the generated helpdesk world",
+                format="Parquet",
+                verdict="accept",
+                rows=4000,
+                kept=4000,
+                quarantined=0,
             ),
             ValidationReport(
-                kind="preferences", source="pairs.jsonl.gz", format="chosen and rejected dialogues, JSON Lines, gzip",
-                verdict="quarantine_rows", rows=2312, kept=2290, quarantined=19, dropped=3,
-                findings=(Finding(kind="identical_pair", row=7, line=8, field="rejected", message="chosen and rejected are equal"),),
+                kind="preferences",
+                source="pairs.jsonl.gz",
+                format="chosen and rejected dialogues, JSON Lines, gzip",
+                verdict="quarantine_rows",
+                rows=2312,
+                kept=2290,
+                quarantined=19,
+                dropped=3,
+                findings=(
+                    Finding(
+                        kind="identical_pair",
+                        row=7,
+                        line=8,
+                        field="rejected",
+                        message="chosen and rejected are equal",
+                    ),
+                ),
             ),
         ),
         histories=histories(),
         reward=RewardResult(
             model=ModelRef(uri="file:///store/r", digest="sha256:" + "d4" * 32, role="reward"),
-            accuracy=around(0.853, 0.021), longer_baseline=around(0.571, 0.029), score_mean=0.1, score_std=1.3,
+            accuracy=around(0.853, 0.021),
+            longer_baseline=around(0.571, 0.029),
+            score_mean=0.1,
+            score_std=1.3,
         ),
         probes=tuple(
             Probe(flaw=flaw, accuracy=around(value, 0.05), pairs=200)
-            for flaw, value in (("rude", 0.99), ("wrong_fact", 0.74), ("rambling", 0.93), ("trivia", 0.90), ("discourteous", 0.96))
+            for flaw, value in (
+                ("rude", 0.99),
+                ("wrong_fact", 0.74),
+                ("rambling", 0.93),
+                ("trivia", 0.90),
+                ("discourteous", 0.96),
+            )
         ),
         sft=policy("sft", None, 0.97, 0.698, 0.09, 0.0),
-        evaluations={"ppo": policy("ppo", 0.775, 1.93, 0.690, 0.0, 12.3), "dpo": policy("dpo", 0.741, 1.78, 0.766, 0.004, 8.8)},
+        evaluations={
+            "ppo": policy("ppo", 0.775, 1.93, 0.690, 0.0, 12.3),
+            "dpo": policy("dpo", 0.741, 1.78, 0.766, 0.004, 8.8),
+        },
         curves={"ppo": curve()},
         responses=responses(),
         gate=GateDecision(
-            rules={"ppo": rules("77.5%, lower bound 74.1%", passed=True), "dpo": rules("74.1%, lower bound 70.7%", passed=True)},
+            rules={
+                "ppo": rules("77.5%, lower bound 74.1%", passed=True),
+                "dpo": rules("74.1%, lower bound 70.7%", passed=True),
+            },
             winner="ppo",
         ),
         promotion=Promotion(verdict="promoted", versions={"ppo": 3, "dpo": 4}, version=3, alias="champion"),
         run_id="0123456789abcdef0123456789abcdef",
         command="rlhf run recipes/helpdesk.yaml seed=0",
         finished_at=datetime(2026, 11, 23, 17, 0, tzinfo=UTC),
-    )  # fmt: skip
+    )

@@ -29,7 +29,12 @@ FP32 = Precision(threads=1, dtype="fp32")
 BF16 = Precision(threads=1, dtype="bf16")
 LORA = LoraConfig(rank=2, alpha=4.0, dropout=0.3)
 SMALL = PPOConfig(
-    iterations=3, batch_size=8, minibatch_size=4, max_new_tokens=6, learning_rate=1e-3, critic_learning_rate=1e-3
+    iterations=3,
+    batch_size=8,
+    minibatch_size=4,
+    max_new_tokens=6,
+    learning_rate=1e-3,
+    critic_learning_rate=1e-3,
 )
 PROMPTS = pl.DataFrame(
     {
@@ -47,7 +52,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: index for index, token in enumerate([*specials, *alphabet])}
     tokens = Tokenizer(models.BPE(vocabulary, []))
-    tokens.pre_tokenizer, tokens.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokens.pre_tokenizer, tokens.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=tokens,
         pad_token="<pad>",
@@ -90,7 +98,14 @@ def run(
         heard.append(step)
 
     result = ppo.fit(
-        *folders, PROMPTS, config, seed=0, precision=precision, on_step=on_step, out=out, checkpoints=checkpoints
+        *folders,
+        PROMPTS,
+        config,
+        seed=0,
+        precision=precision,
+        on_step=on_step,
+        out=out,
+        checkpoints=checkpoints,
     )
     return result, heard
 
@@ -128,7 +143,9 @@ def test_the_reward_is_the_score_while_the_policy_is_the_reference(folders: tupl
 
 
 @pytest.mark.parametrize("lora", [None, LORA])
-def test_the_critic_starts_as_the_normalised_reward_model(folders: tuple[Path, Path], lora: LoraConfig | None):
+def test_the_critic_starts_as_the_normalised_reward_model(
+    folders: tuple[Path, Path], lora: LoraConfig | None
+):
     actors = actors_of(folders, lora)
     prompts, responses = [[2, 9, 10], [2, 11]], [[20, 21, 1], [22, 23, 24, 25, 26]]
     # One more token, so that the state after the whole response is among the states of the batch.
@@ -168,7 +185,9 @@ def test_gradients_do_not_depend_on_the_micro_batches(folders: tuple[Path, Path]
 
 
 @pytest.mark.parametrize("lora", [None, LORA])
-def test_a_stopped_run_goes_on_to_the_same_bits(folders: tuple[Path, Path], tmp_path: Path, lora: LoraConfig | None):
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    folders: tuple[Path, Path], tmp_path: Path, lora: LoraConfig | None
+):
     config = SMALL.model_copy(update={"lora": lora})
     whole, curve = run(folders, tmp_path / "whole", config)
     with pytest.raises(KeyboardInterrupt):
@@ -188,7 +207,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(folders: tuple[Path, Path], tmp_
 
 def test_a_checkpoint_of_other_settings_is_refused(folders: tuple[Path, Path], tmp_path: Path):
     run(folders, tmp_path / "out", SMALL.model_copy(update={"iterations": 1}), checkpoints=tmp_path / "state")
-    with pytest.raises(ConfigError, match="other settings|was written with"):
+    with pytest.raises(ConfigError, match="was written with the settings"):
         run(folders, tmp_path / "out", checkpoints=tmp_path / "state")
 
 
@@ -224,7 +243,9 @@ def test_the_reference_stays_put_while_adapters_learn(folders: tuple[Path, Path]
 
     def score() -> Tensor:
         with actors.reference() as reference:
-            return response_logprobs(reference, [[2, 9]], [[20, 21]], temperature=1.0, pad_id=0, batch_size=1)[0]
+            return response_logprobs(
+                reference, [[2, 9]], [[20, 21]], temperature=1.0, pad_id=0, batch_size=1
+            )[0]
 
     before = score()
     with torch.no_grad():
@@ -232,7 +253,9 @@ def test_the_reference_stays_put_while_adapters_learn(folders: tuple[Path, Path]
             if parameter.requires_grad:
                 parameter.add_(0.1)
     assert torch.equal(score(), before)
-    assert all(parameter.requires_grad for name, parameter in actors.policy.named_parameters() if "lora_" in name)
+    assert all(
+        parameter.requires_grad for name, parameter in actors.policy.named_parameters() if "lora_" in name
+    )
 
 
 def test_the_rollouts_table_has_every_response(folders: tuple[Path, Path], tmp_path: Path):
@@ -273,7 +296,9 @@ def test_the_gradient_that_reaches_the_optimizer_is_clipped_and_the_rate_scaled(
 
 
 def test_every_pass_over_the_prompts_meets_each_of_them_once():
-    drawn = [row for iteration in range(5) for row in prompt_rows(10, iteration=iteration, batch_size=4, seed=0)]
+    drawn = [
+        row for iteration in range(5) for row in prompt_rows(10, iteration=iteration, batch_size=4, seed=0)
+    ]
     assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10))
     assert drawn[:10] != drawn[10:]
     assert len(prompt_rows(3, iteration=7, batch_size=8, seed=0)) == 8
@@ -281,7 +306,9 @@ def test_every_pass_over_the_prompts_meets_each_of_them_once():
 
 def test_minibatches_are_a_partition_sorted_within():
     lengths = [5, 1, 4, 2, 8, 7, 3, 6]
-    plan = minibatches(lengths, minibatch_size=4, micro_batch_size=2, generator=torch.Generator().manual_seed(0))
+    plan = minibatches(
+        lengths, minibatch_size=4, micro_batch_size=2, generator=torch.Generator().manual_seed(0)
+    )
     assert [len(minibatch) for minibatch in plan] == [2, 2]
     assert sorted(row for minibatch in plan for rows in minibatch for row in rows) == list(range(8))
     for minibatch in plan:

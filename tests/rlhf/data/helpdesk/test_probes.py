@@ -19,7 +19,7 @@ def _flaws(judgement: Judgement) -> set[str]:
 
 
 def test_pairs_differ_in_exactly_the_flaw_that_they_name(world: World) -> None:
-    for pair in counterfactual_pairs(world, 200, seed=0):
+    for pair in counterfactual_pairs(world, 100, seed=0):
         better, worse = (judge(world, pair.question, text) for text in (pair.better, pair.worse))
         assert _flaws(worse) - _flaws(better) == {pair.flaw}
         assert not _flaws(better) - _flaws(worse)
@@ -27,7 +27,7 @@ def test_pairs_differ_in_exactly_the_flaw_that_they_name(world: World) -> None:
 
 
 def test_what_is_not_the_flaw_is_the_same_word_for_word(world: World) -> None:
-    for pair in counterfactual_pairs(world, 200, seed=0):
+    for pair in counterfactual_pairs(world, 100, seed=0):
         if pair.flaw == "wrong":
             fact = world.fact(pair.question)
             assert pair.worse in {pair.better.replace(f" {fact.value}", f" {v}") for v in fact.alternatives}

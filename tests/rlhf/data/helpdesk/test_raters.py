@@ -55,9 +55,10 @@ def test_the_same_response_twice_is_a_tie_and_the_order_does_not_matter(world: W
 
 
 def test_every_rater_agrees_with_the_utility_more_often_than_chance_and_none_always(world: World) -> None:
+    batches = _batches(world, 60)
     for rater in range(len(BIASES)):
         agreed: list[bool] = []
-        for question, responses in _batches(world, 100):
+        for question, responses in batches:
             ranks = rank(world, question, responses, rater=rater, noise=0.35, seed=0)
             gold = [-round(1_000 * judge(world, question, response).utility) for response in responses]
             agreed += _agreement(ranks, gold)
@@ -65,14 +66,11 @@ def test_every_rater_agrees_with_the_utility_more_often_than_chance_and_none_alw
 
 
 def test_raters_disagree_with_each_other_even_without_noise(world: World) -> None:
-    batches = _batches(world, 100)
-    for first, second in combinations(range(len(BIASES)), 2):
-        agreed = [
-            agrees
-            for batch in batches
-            for agrees in _agreement(
-                rank(world, *batch, rater=first, noise=0.0, seed=0),
-                rank(world, *batch, rater=second, noise=0.0, seed=0),
-            )
-        ]
+    batches = _batches(world, 60)
+    rankings = [
+        [rank(world, *batch, rater=rater, noise=0.0, seed=0) for batch in batches]
+        for rater in range(len(BIASES))
+    ]
+    for first, second in combinations(rankings, 2):
+        agreed = [agrees for pair in zip(first, second, strict=True) for agrees in _agreement(*pair)]
         assert 0.6 < sum(agreed) / len(agreed) < 1.0

@@ -1,0 +1,152 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+from typer.testing import CliRunner
+
+from flows.cli import app
+from flows.commands_run import exit_code, stage_names
+from flows.environment import Servers, prepare, running_servers, servers_file
+from schemas.config import RunConfig
+from schemas.config.loading import load_config, shipped_recipes
+from schemas.reports import Promotion, RunSummary, StageRecord
+from schemas.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def rlhf(*arguments: str, home: Path) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        env={**os.environ, "RLHF_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+
+
+def test_the_default_recipe_says_what_the_schema_says():
+    assert load_config("helpdesk") == RunConfig()
+
+
+@pytest.mark.parametrize("recipe", shipped_recipes())
+def test_every_shipped_recipe_is_valid_and_keeps_its_name(recipe):
+    assert load_config(recipe).name == recipe
+
+
+def test_config_prints_a_tree_that_config_accepts_again(tmp_path):
+    first = CliRunner().invoke(app, ["config", "helpdesk", "ppo.kl_coef=0.2"])
+    path = tmp_path / "resolved.yaml"
+    path.write_text(first.stdout, encoding="utf-8")
+    assert first.exit_code == 0
+    assert yaml.safe_load(first.stdout)["aligners"][0]["kl_coef"] == 0.2
+    assert CliRunner().invoke(app, ["config", str(path)]).stdout == first.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["config", "helpdesk", "ppo.foo=1"], "foo"),
+        (["config", "helpdesk", "sft.steps=many"], "sft.steps"),
+        (["config", "no-such-recipe"], "no-such-recipe"),
+        (["stage", "no-such-stage", "helpdesk"], "no-such-stage"),
+        (["validate", "x.jsonl", "--as", "no-such-kind"], "no-such-kind"),
+        (["deploy", "--file", "no-such-file.yaml"], "no-such-file"),
+    ],
+)
+def test_a_mistake_of_the_user_is_one_line_and_exit_code_2(arguments, named):
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert named in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_unknown_option_is_exit_code_2():
+    assert CliRunner().invoke(app, ["run", "helpdesk", "--no-such-option"]).exit_code == 2
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.commands_run.load_config", interrupted)
+    result = CliRunner().invoke(app, ["config", "helpdesk"])
+    assert result.exit_code == 130
+    assert result.stderr.startswith("interrupted")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "quarantined", "code"), [("promoted", 0, 0), ("promoted", 2, 3), ("refused", 0, 3)]
+)
+def test_the_exit_code_is_3_when_the_gate_refused_or_rows_were_quarantined(verdict, quarantined, code):
+    validated = StageRecord(
+        name="validate", status="ran", seconds=1, run_id="1", metrics={"quarantined": quarantined}
+    )
+    summary = RunSummary(
+        run_id="0", stages=(validated,), evaluation={}, promotion=Promotion(verdict=verdict), report=""
+    )
+    assert exit_code(summary) == code
+
+
+def test_stages_are_listed_in_the_order_of_the_figure():
+    names = stage_names(load_config("helpdesk"))
+    assert names[:3] == ["validate", "pretrain", "sft"]
+    assert names.index("reward") < names.index("ppo") < names.index("dpo") < names.index("evaluate-sft")
+    assert names[-3:] == ["gate", "register", "report"]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["config", "helpdesk"]])
+def test_help_and_config_import_nothing_heavy(arguments):
+    code = (
+        "import sys\nfrom flows.cli import app\n"
+        f"try:\n    app({arguments!r})\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'trl', 'transformers', 'mlflow', 'prefect', 'polars'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.integration
+def test_what_nobody_foresaw_is_one_line_and_a_traceback_only_with_debug(tmp_path):
+    (tmp_path / "home").write_text("a file where a folder is wanted", encoding="utf-8")
+    plain = rlhf("models", home=tmp_path / "home")
+    assert plain.returncode == 1
+    assert plain.stderr.startswith("error: ")
+    assert "Traceback" not in plain.stderr
+    assert "Traceback" in rlhf("models", "--debug", home=tmp_path / "home").stderr
+
+
+def test_json_errors_leave_one_object_on_standard_output(tmp_path):
+    done = rlhf("config", "no-such-recipe", "--json", home=tmp_path)
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["status"] == "failed"
+
+
+def test_what_the_user_has_set_stays(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "environ", {"PREFECT_API_URL": "http://prefect.example/api"})
+    prepare(Settings(home=tmp_path))
+    assert os.environ["PREFECT_API_URL"] == "http://prefect.example/api"
+    assert os.environ["PREFECT_HOME"] == str(tmp_path / "prefect")
+
+
+def test_a_servers_file_left_by_a_killed_ui_is_not_believed(tmp_path):
+    settings = Settings(home=tmp_path)
+    dead = Servers(prefect="http://127.0.0.1:9/api", mlflow="http://127.0.0.1:9")
+    servers_file(settings).write_text(dead.model_dump_json(), encoding="utf-8")
+    assert running_servers(settings) is None
+
+
+def test_the_readme_names_every_command():
+    commands = typer.main.get_command(app).commands
+    documented = set(re.findall(r"`rlhf ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    assert set(commands) == documented

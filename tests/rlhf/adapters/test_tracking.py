@@ -1,0 +1,258 @@
+import json
+import logging
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing.queues import Queue
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from rlhf.adapters.tracking import TrackedRun, Tracking, connect
+from schemas.errors import NotFound, PromotionConflict, TrackingUnreachable
+from schemas.refs import DatasetRef
+from schemas.reports import MetricPoint
+from schemas.settings import Settings
+
+
+@pytest.fixture
+def client(settings: Settings, tracking: Tracking) -> MlflowClient:
+    return MlflowClient(settings.tracking_uri, settings.tracking_uri)
+
+
+@pytest.fixture
+def run(tracking: Tracking) -> TrackedRun:
+    return tracking.start_run("sft", parent=None, tags={})
+
+
+def artifact(settings: Settings, run: TrackedRun, name: str) -> Path:
+    found = list(settings.mlflow_artifacts.glob(f"helpdesk/{run.run_id}/artifacts/{name}"))
+    assert len(found) == 1, name
+    return found[0]
+
+
+def registered(tracking: Tracking, name: str, tmp_path: Path, content: str) -> int:
+    folder = tmp_path / content
+    folder.mkdir()
+    (folder / "model.safetensors").write_text(content)
+    with tracking.start_run("register", parent=None, tags={}) as run:
+        run.log_folder(folder, "models/ppo")
+    return tracking.register(
+        name, run_id=run.run_id, artifact_folder="models/ppo", tags={"digest": content}, description="a test"
+    )
+
+
+def test_a_stage_is_a_child_of_its_run(tracking: Tracking, client: MlflowClient) -> None:
+    with tracking.start_run("pipeline", parent=None, tags={"recipe": "helpdesk"}) as parent:
+        child = tracking.start_run("sft", parent=parent.run_id, tags={"stage": "sft"})
+        child.finish()
+    found = client.get_run(child.run_id)
+    assert found.data.tags["mlflow.parentRunId"] == parent.run_id
+    assert (found.data.tags["stage"], found.info.run_name) == ("sft", "sft")
+    assert client.get_run(parent.run_id).data.tags["recipe"] == "helpdesk"
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(None, "FINISHED"), (ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")]
+)
+def test_a_run_ends_as_its_block_ended(
+    tracking: Tracking, client: MlflowClient, error: type[BaseException] | None, status: str
+) -> None:
+    run = tracking.start_run("sft", parent=None, tags={})
+    if error is None:
+        with run:
+            pass
+    else:
+        with pytest.raises(error), run:
+            raise error
+    assert client.get_run(run.run_id).info.status == status
+
+
+def test_the_first_end_of_a_run_counts(run: TrackedRun, client: MlflowClient) -> None:
+    run.finish("KILLED")
+    run.finish("FINISHED")
+    assert client.get_run(run.run_id).info.status == "KILLED"
+
+
+def test_every_finite_metric_arrives_with_its_step(
+    run: TrackedRun, client: MlflowClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "rlhf"):
+        for step in range(1, 4):
+            run.log_metrics({"sft/loss": 1 / step, "sft/broken": float("nan")}, step)
+    run.log_points([MetricPoint(key="sft/lr", value=float(step), step=step) for step in range(1_200)])
+    run.finish()
+    history = client.get_metric_history(run.run_id, "sft/loss")
+    assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    assert len(client.get_metric_history(run.run_id, "sft/lr")) == 1_200
+    assert client.get_metric_history(run.run_id, "sft/broken") == []
+    assert "sft/broken is nan at step 1" in caplog.text
+
+
+def test_metrics_wait_for_one_another(run: TrackedRun, client: MlflowClient) -> None:
+    run.log_metrics({"a": 1.0}, 0)
+    run.log_metrics({"a": 2.0}, 1)
+    assert len(client.get_metric_history(run.run_id, "a")) == 1
+    run.finish()
+    assert len(client.get_metric_history(run.run_id, "a")) == 2
+
+
+def test_a_server_that_is_down_stops_neither_training_nor_its_end(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    run = TrackedRun(MlflowClient("http://127.0.0.1:9"), "0" * 32)
+    with caplog.at_level(logging.WARNING, "rlhf"), run:
+        run.log_metrics({"sft/loss": 1.0}, 1)
+    assert "1 values of run" in caplog.text
+    assert "stays RUNNING" in caplog.text
+    with pytest.raises(TrackingUnreachable, match="finished stages are re-used"):
+        run.set_tags({"a": "b"})
+
+
+def test_long_parameters_go_to_a_file(run: TrackedRun, client: MlflowClient, settings: Settings) -> None:
+    run.log_params({**{f"p{number}": str(number) for number in range(250)}, "template": "x" * 501})
+    params = client.get_run(run.run_id).data.params
+    assert params["p249"] == "249"
+    assert params["template"] == "see params/template.txt"
+    assert artifact(settings, run, "params/template.txt").read_text() == "x" * 501
+
+
+def test_files_folders_texts_and_tables_become_artifacts(
+    run: TrackedRun, settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/curve.svg").write_text("<svg/>")
+    run.log_file(tmp_path / "folder/curve.svg")
+    run.log_file(tmp_path / "folder/curve.svg", "plots")
+    run.log_folder(tmp_path / "folder", "all")
+    run.log_text("hello", "notes/hello.txt")
+    run.log_table({"prompt": ["a", "b"], "score": [1.0, 2.0]}, "samples.json")
+    for name in ("curve.svg", "plots/curve.svg", "all/curve.svg"):
+        assert artifact(settings, run, name).read_text() == "<svg/>"
+    assert artifact(settings, run, "notes/hello.txt").read_text() == "hello"
+    table = json.loads(artifact(settings, run, "samples.json").read_text())
+    assert table == {"columns": ["prompt", "score"], "data": [["a", 1.0], ["b", 2.0]]}
+
+
+def test_an_input_keeps_its_whole_digest_in_a_tag(run: TrackedRun, client: MlflowClient) -> None:
+    digest = "sha256:" + "0123456789abcdef" * 4
+    ref = DatasetRef(uri="file:///data/x.parquet", digest=digest, kind="prompts", rows=7)
+    run.log_dataset(ref, "prompts")
+    found = client.get_run(run.run_id)
+    assert found.data.tags["input.prompts"] == digest
+    dataset = found.inputs.dataset_inputs[0].dataset
+    assert (dataset.name, dataset.digest) == ("prompts", "0123456789abcdef0123456789abcdef0123")
+    assert json.loads(dataset.source) == {"uri": "file:///data/x.parquet"}
+    assert json.loads(dataset.profile) == {"num_rows": 7}
+
+
+def test_connecting_again_finds_the_same_experiment_even_if_it_was_deleted(
+    settings: Settings, client: MlflowClient
+) -> None:
+    first = connect(settings, "another").start_run("a", parent=None, tags={})
+    experiment = client.get_run(first.run_id).info.experiment_id
+    client.delete_experiment(experiment)
+    second = connect(settings, "another").start_run("b", parent=None, tags={})
+    assert client.get_run(second.run_id).info.experiment_id == experiment
+
+
+def test_versions_are_numbered_tagged_and_downloaded(tracking: Tracking, tmp_path: Path) -> None:
+    assert tracking.versions("numbered") == ()
+    assert registered(tracking, "numbered", tmp_path, "one") == 1
+    assert registered(tracking, "numbered", tmp_path, "two") == 2
+    assert [version.version for version in tracking.versions("numbered")] == [2, 1]
+    first = tracking.resolve("numbered", "1")
+    assert (first.model, first.tags["digest"], first.aliases) == ("numbered", "one", ())
+    folder = tracking.download(first, tmp_path / "downloaded")
+    assert [(item.name, item.read_text()) for item in folder.iterdir()] == [("model.safetensors", "one")]
+
+
+def test_champions_come_and_go(tracking: Tracking, tmp_path: Path) -> None:
+    for content in ("one", "two"):
+        registered(tracking, "contested", tmp_path, content)
+    tracking.promote("contested", 1, expected=0)
+    tracking.promote("contested", 2, expected=1)
+    assert tracking.resolve("contested", "champion").version == 2
+    assert tracking.resolve("contested", "previous").aliases == ("previous",)
+    with pytest.raises(PromotionConflict, match="is version 2, version 1 was expected"):
+        tracking.promote("contested", 1, expected=1)
+    assert tracking.rollback("contested").version == 1
+    assert tracking.resolve("contested", "champion").version == 1
+    with pytest.raises(NotFound, match="no previous champion"):
+        tracking.rollback("contested")
+
+
+def test_what_does_not_exist_is_named_with_what_does(tracking: Tracking, tmp_path: Path) -> None:
+    registered(tracking, "single", tmp_path, "one")
+    tracking.promote("single", 1)
+    with pytest.raises(NotFound, match=r"no version or alias '7'; there are: 1 \(champion\)"):
+        tracking.resolve("single", "7")
+    with pytest.raises(NotFound, match="there are: none"):
+        tracking.promote("unknown", 1)
+    with pytest.raises(NotFound, match="unknown"):
+        tracking.rollback("unknown")
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{tmp_path}/server.db"]
+    command += ["--artifacts-destination", str(tmp_path / "served")]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (tmp_path / "server.log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline:
+            assert process.poll() is None, (tmp_path / "server.log").read_text()
+            try:
+                connect(Settings(home=tmp_path, tracking_uri=f"http://127.0.0.1:{port}"), "probe")
+                break
+            except TrackingUnreachable:
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _promote(home: Path, uri: str, version: int, outcomes: "Queue[str]") -> None:
+    try:
+        connect(Settings(home=home, tracking_uri=uri), "race").promote("race", version, expected=1)
+        outcomes.put(f"won {version}")
+    except PromotionConflict:
+        outcomes.put("conflict")
+
+
+@pytest.mark.integration
+def test_on_a_server_one_of_two_racing_promoters_wins(server: str, tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", tracking_uri=server)
+    tracking = connect(settings, "race")
+    for content in ("one", "two", "three"):
+        registered(tracking, "race", tmp_path, content)
+    folder = tracking.download(tracking.resolve("race", "3"), tmp_path / "downloaded")
+    assert (folder / "model.safetensors").read_text() == "three"
+    tracking.promote("race", 1, expected=0)
+
+    context = multiprocessing.get_context("fork")
+    outcomes: Queue[str] = context.Queue()
+    racers = [context.Process(target=_promote, args=(settings.home, server, v, outcomes)) for v in (2, 3)]
+    for racer in racers:
+        racer.start()
+    found = sorted(outcomes.get(timeout=120) for _ in racers)
+    for racer in racers:
+        racer.join()
+    assert found[0] == "conflict"
+    assert found[1] == f"won {tracking.resolve('race', 'champion').version}"
+    assert tracking.resolve("race", "previous").version == 1

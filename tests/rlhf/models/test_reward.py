@@ -1,0 +1,104 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
+
+from rlhf.models.loading import attach_lora, merge
+from rlhf.models.precision import Precision, autocast
+from rlhf.models.reward import RewardModel
+from schemas.config.models import LoraConfig
+from schemas.errors import ModelNotUsable
+
+SEQUENCES = [[9, 8, 7], [9, 8, 7, 6, 1, 5, 1], [3], [9, 8, 7, 1], [5] * 12]
+
+
+@pytest.fixture
+def reward(tiny_policy):
+    return RewardModel.from_policy(tiny_policy, seed=3)
+
+
+def _positions_model() -> RewardModel:
+    """GPT-2 learns positions, so that a wrong position shows."""
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=40, n_positions=64, n_embd=16, n_layer=2, n_head=2, num_labels=1, pad_token_id=0)
+    return RewardModel(GPT2ForSequenceClassification(config).eval())
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
+def test_neither_batch_size_nor_neighbours_change_a_score(reward, batch_size):
+    for model in (reward, _positions_model()):
+        alone = torch.cat([model.raw_scores([ids]) for ids in SEQUENCES])
+        together = model.raw_scores(SEQUENCES, batch_size=batch_size)
+        torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+
+
+def test_the_score_is_the_heads_output_at_the_last_token(reward):
+    ids = [9, 8, 7, 1, 0]  # ends in EOS and pad: both are tokens like any other here
+    hidden = reward.backbone(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
+    expected = float((hidden * reward.head.weight[0]).sum())
+    assert reward.raw_scores([ids]).item() == pytest.approx(expected, abs=1e-5)
+    assert reward.raw_scores([ids[:-1]]).item() != pytest.approx(expected, abs=1e-4)
+
+
+def test_no_sequences_have_no_scores(reward):
+    assert reward.raw_scores([]).shape == (0,)
+
+
+def test_saved_scores_and_their_scale_come_back(reward, tmp_path):
+    reward.set_normalisation(mean=0.5, std=2.0)
+    reward.save(tmp_path)
+    again = RewardModel.load(tmp_path)
+    raw = reward.raw_scores(SEQUENCES)
+    torch.testing.assert_close(again.raw_scores(SEQUENCES), raw, rtol=0, atol=0)
+    torch.testing.assert_close(again.normalised_scores(SEQUENCES), (raw - 0.5) / 2.0, rtol=0, atol=1e-6)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["rlhf_score_mean"], config["rlhf_score_std"]) == (0.5, 2.0)
+
+
+def test_another_program_reads_the_same_scores(reward, tmp_path):
+    reward.set_normalisation(mean=0.0, std=1.0)
+    reward.save(tmp_path)
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    ids = [9, 8, 7, 6]
+    assert plain(torch.tensor([ids])).logits.item() == pytest.approx(reward.raw_scores([ids]).item(), abs=1e-5)
+
+
+def test_a_policy_is_not_taken_for_a_reward_model(tiny_policy):
+    with pytest.raises(ModelNotUsable, match="rlhf_score_mean"):
+        RewardModel.load(tiny_policy)
+
+
+def test_a_model_without_a_scalar_head_is_refused():
+    with pytest.raises(ModelNotUsable, match="score"):
+        RewardModel(nn.Linear(2, 2))
+
+
+def test_the_head_is_fp32_inside_autocast(reward):
+    with autocast(Precision(threads=1, dtype="bf16")):
+        assert reward.head(torch.ones(1, 32, dtype=torch.bfloat16)).dtype == torch.float32
+        coarse = reward.raw_scores(SEQUENCES)
+    torch.testing.assert_close(coarse, reward.raw_scores(SEQUENCES), rtol=0.1, atol=0.1)
+
+
+def test_the_seed_decides_the_head(tiny_policy):
+    first, same, other = (RewardModel.from_policy(tiny_policy, seed=seed).head.weight for seed in (1, 1, 2))
+    torch.testing.assert_close(first, same, rtol=0, atol=0)
+    assert not torch.equal(first, other)
+
+
+def test_an_adapted_head_survives_merge_and_save(reward, tmp_path):
+    adapted = attach_lora(reward.model, LoraConfig(rank=2), "SEQ_CLS").eval()
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if weight.requires_grad:
+                weight.add_(0.05)
+    trained = [name for name, weight in adapted.named_parameters() if weight.requires_grad]
+    assert any("score" in name for name in trained)
+    ids = torch.tensor([[9, 8, 7, 6]])
+    expected = adapted(ids).logits.item()
+    merged = RewardModel(merge(adapted))
+    merged.set_normalisation(mean=0.0, std=1.0)
+    merged.save(tmp_path)
+    assert RewardModel.load(tmp_path).raw_scores(ids.tolist()).item() == pytest.approx(expected, abs=1e-4)

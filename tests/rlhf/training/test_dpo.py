@@ -1,0 +1,97 @@
+import math
+
+import pytest
+import torch
+from datasets import Dataset
+from trl import DPOConfig as TRLConfig
+
+from rlhf.models.loading import load_policy, peft_config
+from rlhf.models.sampling import response_logprobs
+from rlhf.training.dpo import PreferenceTrainer, fit
+from rlhf.training.pairs import encode_pairs
+from rlhf.training.trl_adapter import arguments
+from schemas.config.aligners import DPOConfig
+from schemas.config.models import LoraConfig
+
+
+def _fit(folder, preferences, fp32, out, **changes):
+    steps = []
+    config = DPOConfig(**{"steps": 3, "batch_size": 8, "max_length": 64, "learning_rate": 1e-3, **changes})
+    metrics = fit(folder, preferences, config, seed=0, precision=fp32, on_step=steps.append, out=out)
+    return steps, metrics
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2)])
+def test_the_first_loss_is_ln_2_and_falls(tiny_policy, preferences, fp32, tmp_path, lora):
+    steps, _ = _fit(tiny_policy, preferences, fp32, tmp_path, lora=lora, steps=12, learning_rate=1e-2)
+    assert steps[0].metrics["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert steps[0].metrics["rewards_margins"] == pytest.approx(0, abs=1e-5)
+    assert steps[-1].metrics["loss"] < 0.5
+    assert steps[-1].metrics["rewards_accuracies"] == 1.0
+
+
+@pytest.mark.integration
+def test_ipo_starts_at_a_quarter_of_beta_to_the_minus_two(tiny_policy, preferences, fp32, tmp_path):
+    steps, _ = _fit(tiny_policy, preferences, fp32, tmp_path, loss="ipo", beta=0.5, steps=1)
+    assert steps[0].metrics["loss"] == pytest.approx(1.0, abs=1e-5)  # (0 - 1 / (2 * 0.5)) ** 2
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2)])
+def test_the_reference_is_the_model_that_was_passed(tiny_policy, tokenizer, preferences, fp32, lora):
+    """The folder that the config names holds other weights: TRL alone would take those."""
+    model, _ = load_policy(tiny_policy)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1.5)
+    pairs = encode_pairs(tokenizer, preferences.head(4), max_length=64)
+    rows = [
+        {"prompt_ids": pair.prompt, "chosen_ids": pair.chosen, "rejected_ids": pair.rejected} for pair in pairs
+    ]
+    # No pad id is masked (-1 names no token): TRL's softmax is over the whole vocabulary.
+    expected = [
+        float(
+            torch.log_softmax(model(torch.tensor([pair.prompt + pair.chosen])).logits[0], -1)[
+                range(len(pair.prompt) - 1, len(pair.prompt + pair.chosen) - 1), pair.chosen
+            ].sum()
+        )
+        for pair in pairs
+    ]
+    args = arguments(
+        TRLConfig,
+        DPOConfig(steps=1, batch_size=4),
+        seed=0,
+        precision=fp32,
+        max_length=None,
+        precompute_ref_log_probs=True,
+    )
+    trainer = PreferenceTrainer(
+        model=model,
+        args=args,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=lora and peft_config(lora, "CAUSAL_LM"),
+    )
+    assert trainer.train_dataset["ref_chosen_logps"] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.integration
+def test_the_saved_policy_prefers_the_chosen_responses_more_than_before(tiny_policy, preferences, fp32, tmp_path):
+    _fit(tiny_policy, preferences, fp32, tmp_path, steps=8)
+
+    def margin(folder):
+        model, tokenizer = load_policy(folder)
+        pairs = encode_pairs(tokenizer, preferences, max_length=64)
+        chosen, rejected = (
+            sum(
+                float(logprobs.sum())
+                for logprobs in response_logprobs(
+                    model, [pair.prompt for pair in pairs], side, temperature=1.0, pad_id=0, batch_size=8
+                )
+            )
+            for side in ([pair.chosen for pair in pairs], [pair.rejected for pair in pairs])
+        )
+        return chosen - rejected
+
+    assert margin(tmp_path) > margin(tiny_policy) + 1
