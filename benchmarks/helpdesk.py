@@ -18,7 +18,9 @@ from pathlib import Path
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
     parser.add_argument("--recipe", default="helpdesk")
     parser.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / "rlhf-benchmark")
@@ -26,7 +28,16 @@ def main() -> None:
     arguments = parser.parse_args()
     for seed in arguments.seeds:
         home = arguments.home / f"seed{seed}"
-        command = [sys.executable, "-m", "flows.cli", "run", arguments.recipe, f"seed={seed}", "--fresh", "--json"]
+        command = [
+            sys.executable,
+            "-m",
+            "flows.cli",
+            "run",
+            arguments.recipe,
+            f"seed={seed}",
+            "--fresh",
+            "--json",
+        ]
         started = time.monotonic()
         done = subprocess.run(  # noqa: S603 - our own command
             [*command, *arguments.overrides],

@@ -58,7 +58,9 @@ class StageResult(Record):
 
     def refs(self) -> dict[str, Ref]:
         """Return the refs among the fields, by field name; absent ones are left out."""
-        return {name: value for name in type(self).model_fields if isinstance(value := getattr(self, name), Ref)}
+        return {
+            name: value for name in type(self).model_fields if isinstance(value := getattr(self, name), Ref)
+        }
 
 
 class ValidatedData(StageResult):

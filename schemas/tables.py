@@ -17,7 +17,15 @@ MESSAGES = pl.List(MESSAGE)
 ROLES = ("system", "user", "assistant", "tool")
 
 Kind = Literal[
-    "corpus", "demonstrations", "prompts", "candidates", "rankings", "preferences", "rollouts", "samples", "feedback"
+    "corpus",
+    "demonstrations",
+    "prompts",
+    "candidates",
+    "rankings",
+    "preferences",
+    "rollouts",
+    "samples",
+    "feedback",
 ]
 
 _CONVERSATION = {"inner": MESSAGE}
@@ -25,7 +33,9 @@ _CONVERSATION = {"inner": MESSAGE}
 
 def _said(data: PolarsData) -> pl.LazyFrame:
     """Tell per row whether a text has anything but white space."""
-    return data.lazyframe.select((pl.col(data.key).str.strip_chars().str.len_bytes() > 0).fill_null(value=False))
+    return data.lazyframe.select(
+        (pl.col(data.key).str.strip_chars().str.len_bytes() > 0).fill_null(value=False)
+    )
 
 
 def _asks(data: PolarsData) -> pl.LazyFrame:

@@ -7,7 +7,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 # Modules that move bytes or describe shapes; they do not decide what a stage computes.
-_TRANSPARENT = ("rlhf.adapters", "schemas.config", "schemas.errors", "schemas.refs", "schemas.reports", "schemas.settings")
+_TRANSPARENT = (
+    "rlhf.adapters",
+    "schemas.config",
+    "schemas.errors",
+    "schemas.refs",
+    "schemas.reports",
+    "schemas.settings",
+)
 
 _PROJECT = ("rlhf", "schemas")
 

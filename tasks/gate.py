@@ -24,4 +24,6 @@ def decide(
         evaluate,
     )
     passed = {name: float(all(rule.passed for rule in found)) for name, found in rules.items()}
-    return GateDecision(rules=rules, winner=winner, metrics={f"{name}_passed": value for name, value in passed.items()})
+    return GateDecision(
+        rules=rules, winner=winner, metrics={f"{name}_passed": value for name, value in passed.items()}
+    )

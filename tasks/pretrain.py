@@ -16,7 +16,9 @@ def pretrain_base(work: StageWork, corpus: DatasetRef, config: PretrainConfig) -
 
     texts = work.read(corpus)["text"].to_list()
     out = work.folder / "model"
-    metrics = pretrain.fit(texts, config, seed=work.run.seed, precision=work.precision, on_step=work.on_step, out=out)
+    metrics = pretrain.fit(
+        texts, config, seed=work.run.seed, precision=work.precision, on_step=work.on_step, out=out
+    )
     return PolicyResult(model=work.publish_model(out, "policy"), metrics=metrics)
 
 

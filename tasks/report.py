@@ -45,10 +45,14 @@ def read_content(run_id: str) -> "ReportContent":
     stored = artifact_store().read(f"runs/{run_id}/config.json")
     found = entries(run_id)
     if stored is None or (sft := result_of(found, "evaluate-sft", EvaluationResult)) is None:
-        raise NotFound(f"The store knows no evaluated run {run_id!r}; `rlhf report` lists the runs that have a page.")
+        raise NotFound(
+            f"The store knows no evaluated run {run_id!r}; `rlhf report` lists the runs that have a page."
+        )
     config = RunConfig.model_validate_json(stored)
     names = [aligner.name for aligner in config.aligners]
-    judged = {name: result for name in names if (result := result_of(found, f"evaluate-{name}", EvaluationResult))}
+    judged = {
+        name: result for name in names if (result := result_of(found, f"evaluate-{name}", EvaluationResult))
+    }
     validated = result_of(found, "validate", ValidatedData)
     probes = result_of(found, "probe", ProbeResult)
     return ReportContent(

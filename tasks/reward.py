@@ -55,4 +55,6 @@ def probe_reward(work: StageWork, reward: ModelRef, data: DataConfig, config: Ev
         seed=work.run.seed,
         precision=work.precision,
     )
-    return ProbeResult(probes=found, metrics={f"{probe.flaw}_accuracy": probe.accuracy.value for probe in found})
+    return ProbeResult(
+        probes=found, metrics={f"{probe.flaw}_accuracy": probe.accuracy.value for probe in found}
+    )

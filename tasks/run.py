@@ -30,7 +30,12 @@ def pipeline_run(config: RunConfig, *, fresh: bool, until: str | None = None) ->
         tags={"recipe": config.name, "config_digest": digest, "seed": str(config.seed), **code_tags()},
     )
     run = PipelineRun(
-        run_id=tracked.run_id, name=config.name, seed=config.seed, compute=config.compute, fresh=fresh, until=until
+        run_id=tracked.run_id,
+        name=config.name,
+        seed=config.seed,
+        compute=config.compute,
+        fresh=fresh,
+        until=until,
     )
     artifact_store().write(f"runs/{run.run_id}/config.json", content.encode())
     with tracked, tempfile.TemporaryDirectory() as folder:
@@ -76,7 +81,9 @@ def result_of(found: dict[str, StageEntry], name: str, kind: type[R]) -> R | Non
 def summarise(run_id: str) -> RunSummary:
     """Return the run's story from the store."""
     found = entries(run_id)
-    evaluated = {name: result_of(found, name, EvaluationResult) for name in found if name.startswith("evaluate-")}
+    evaluated = {
+        name: result_of(found, name, EvaluationResult) for name in found if name.startswith("evaluate-")
+    }
     page = result_of(found, "report", ReportResult)
     return RunSummary(
         run_id=run_id,

@@ -62,7 +62,9 @@ class Stage(Generic[P, R]):
         self.fingerprint = fingerprint
         self.result_type: type[R] = get_type_hints(body)["return"]
         # The manifest decides about re-use; a cached Prefect state would hide the stage from the new MLflow run.
-        self._task = task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(self._execute)
+        self._task = task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(
+            self._execute
+        )
 
     def named(self, name: str) -> "Stage[P, R]":
         """Return the same stage under another name: two aligners of one method, two evaluations."""
@@ -86,7 +88,9 @@ class Stage(Generic[P, R]):
             emit(StageEvent(stage=self.name, state="reused"))
             result = self.result_type.model_validate(entry.result)
             self._replay(run, entry, inputs)
-            return Completed(data=result, name="Reused", message=f"computed by MLflow run {entry.record.run_id}")
+            return Completed(
+                data=result, name="Reused", message=f"computed by MLflow run {entry.record.run_id}"
+            )
         emit(StageEvent(stage=self.name, state="started"))
         work = StageWork(run=run, stage=self.name, key=key, started=started)
         try:
@@ -112,7 +116,11 @@ class Stage(Generic[P, R]):
         shutil.rmtree(work.folder, ignore_errors=True)
         shutil.rmtree(work.checkpoints, ignore_errors=True)
         write_headline(run, entry)
-        emit(StageEvent(stage=self.name, state="finished", seconds=entry.record.seconds, metrics=result.metrics))
+        emit(
+            StageEvent(
+                stage=self.name, state="finished", seconds=entry.record.seconds, metrics=result.metrics
+            )
+        )
         return result
 
     def _finished(self, manifest: str) -> StageEntry | None:
@@ -122,7 +130,9 @@ class Stage(Generic[P, R]):
             return None
         entry = StageEntry.model_validate_json(content)
         if missing := [name for name, ref in entry.record.outputs.items() if not store.exists(ref)]:
-            logger.warning("%s runs again: its output %s is no longer in the store", self.name, ", ".join(missing))
+            logger.warning(
+                "%s runs again: its output %s is no longer in the store", self.name, ", ".join(missing)
+            )
             return None
         return entry
 
@@ -138,13 +148,21 @@ class Stage(Generic[P, R]):
             for name, ref in _refs(inputs).items():
                 tracked.log_dataset(ref, name)
         record = entry.record.model_copy(
-            update={"status": "reused", "seconds": 0.0, "ended": time.time(), "run_id": tracked.run_id, "reused_from": origin}
+            update={
+                "status": "reused",
+                "seconds": 0.0,
+                "ended": time.time(),
+                "run_id": tracked.run_id,
+                "reused_from": origin,
+            }
         )
         replayed = entry.model_copy(update={"record": record})
         artifact_store().write(_entry_key(run, self.name), _dump(replayed))
         write_headline(run, replayed)
 
-    def _record(self, work: StageWork, inputs: dict[str, Any], result: R | None, started: float) -> StageRecord:
+    def _record(
+        self, work: StageWork, inputs: dict[str, Any], result: R | None, started: float
+    ) -> StageRecord:
         return StageRecord(
             name=self.name,
             status="failed" if result is None else "ran",
@@ -202,7 +220,9 @@ def _flat(inputs: dict[str, Any], prefix: str = "") -> dict[str, str]:
             continue
         if isinstance(value, BaseModel) and not isinstance(value, ComputeConfig):
             section = "" if name == "config" else f"{name}."
-            flat |= _flat({field: getattr(value, field) for field in type(value).model_fields}, prefix + section)
+            flat |= _flat(
+                {field: getattr(value, field) for field in type(value).model_fields}, prefix + section
+            )
         elif isinstance(value, str | int | float | bool | None | tuple):
             flat[prefix + name] = str(value)
     return flat
@@ -214,4 +234,3 @@ def _entry_key(run: PipelineRun, name: str) -> str:
 
 def _dump(entry: StageEntry) -> bytes:
     return entry.model_dump_json().encode()
-

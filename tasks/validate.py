@@ -54,7 +54,10 @@ def validate(work: StageWork, config: DataConfig) -> ValidatedData:
     return ValidatedData(
         **refs,
         reports=tuple(reports),
-        metrics={name: float(sum(getattr(r, name) for r in reports)) for name in ("rows", "kept", "quarantined", "dropped")},
+        metrics={
+            name: float(sum(getattr(r, name) for r in reports))
+            for name in ("rows", "kept", "quarantined", "dropped")
+        },
     )
 
 

@@ -160,7 +160,9 @@ class StageWork:
 
     def log_outputs(self, result: StageResult) -> None:
         """Tag the stage's run with the refs that it published."""
-        self.tracked.set_tags({f"output.{name}": f"{ref.uri} {ref.digest}" for name, ref in result.refs().items()})
+        self.tracked.set_tags(
+            {f"output.{name}": f"{ref.uri} {ref.digest}" for name, ref in result.refs().items()}
+        )
 
     def close(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
         """End the stage's MLflow run."""
@@ -188,7 +190,10 @@ def _prefect_tags() -> dict[str, str]:
         context: Any = get_run_context()
     except MissingContextError:
         return {}
-    return {"prefect.task_run_id": str(context.task_run.id), "prefect.flow_run_id": str(context.task_run.flow_run_id)}
+    return {
+        "prefect.task_run_id": str(context.task_run.id),
+        "prefect.flow_run_id": str(context.task_run.flow_run_id),
+    }
 
 
 def write_headline(run: PipelineRun, entry: StageEntry) -> None:

@@ -256,7 +256,6 @@ def connect(settings: Settings, experiment: str) -> Tracking:
     from mlflow import MlflowClient
 
     logging.getLogger("alembic").setLevel(logging.WARNING)  # two dozen lines for a new database
-    # A server decides where its artifacts go; a database does not.
     artifacts = None if uri.startswith("http") else (settings.mlflow_artifacts / experiment).as_uri()
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)

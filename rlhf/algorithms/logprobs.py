@@ -21,9 +21,9 @@ def policy_logits(logits: Tensor, *, temperature: float, pad_id: int) -> Tensor:
 
 def token_logprobs(policy_logits_BTV: Tensor, tokens_BT: Tensor) -> Tensor:
     """Return the log-probability (B, T) of each token, in nats."""
-    return -nn.functional.cross_entropy(policy_logits_BTV.flatten(0, 1), tokens_BT.flatten(), reduction="none").view_as(
-        tokens_BT
-    )
+    return -nn.functional.cross_entropy(
+        policy_logits_BTV.flatten(0, 1), tokens_BT.flatten(), reduction="none"
+    ).view_as(tokens_BT)
 
 
 def entropy(policy_logits_BTV: Tensor) -> Tensor:

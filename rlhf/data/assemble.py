@@ -5,7 +5,9 @@ import polars as pl
 from rlhf.data.splits import split_by_prompt
 
 
-def assemble(tables: dict[str, pl.DataFrame], *, held_out_fraction: float, seed: int) -> dict[str, pl.DataFrame]:
+def assemble(
+    tables: dict[str, pl.DataFrame], *, held_out_fraction: float, seed: int
+) -> dict[str, pl.DataFrame]:
     """Return `demonstrations`, `prompts`, `held_out` and, where given, `corpus` and `preferences`.
 
     Missing demonstrations are the chosen responses, missing prompts those of the preferences or demonstrations.

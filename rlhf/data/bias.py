@@ -45,7 +45,11 @@ def label_marks(frame: pl.DataFrame) -> list[Finding]:
     sides = {side: _marks(frame, side) for side in ("chosen", "rejected")}
     found = []
     for side, other in (("chosen", "rejected"), ("rejected", "chosen")):
-        joined = sides[side].join(sides[other], on="mark", how="left").with_columns(pl.col("share_right").fill_null(0))
+        joined = (
+            sides[side]
+            .join(sides[other], on="mark", how="left")
+            .with_columns(pl.col("share_right").fill_null(0))
+        )
         telling = joined.filter((pl.col("share") > 0.9) & (pl.col("share_right") < 0.1)).sort("mark")
         if telling.height:
             mark = ascii(telling["mark"][0])[:60]

@@ -15,13 +15,6 @@ from schemas.errors import ModelNotUsable
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-"""The built-in template for tokenizers that have none."""
-
 # Private-use characters: they stand for a special token's text in a message while the template is rendered.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 

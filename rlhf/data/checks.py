@@ -65,7 +65,9 @@ class Checked:
     def note_rows(self, rows: Iterable[int], kind: str, where: str | None, message: str) -> None:
         """Name rows without taking them away."""
         lines = dict(self.frame.select("_row", "_line").iter_rows())
-        self.notes += [Finding(kind=kind, row=r, line=lines.get(r), field=where, message=message) for r in rows]
+        self.notes += [
+            Finding(kind=kind, row=r, line=lines.get(r), field=where, message=message) for r in rows
+        ]
 
 
 def check_rows(path: Path, kind: Kind, limits: Limits) -> Checked:
@@ -111,7 +113,12 @@ def _read_batch(
     for row, (canonical, _) in zip(batch, read, strict=True):
         if not canonical and not row.fatal:
             row.found("missing_field", None, "no row of the wanted kind can be made of this record")
-        place = {"_row": row.row, "_line": row.line, "_sha1": row.sha1(), "_text": ascii(row.raw[:_SHOWN])[2:-1]}
+        place = {
+            "_row": row.row,
+            "_line": row.line,
+            "_sha1": row.sha1(),
+            "_text": ascii(row.raw[:_SHOWN])[2:-1],
+        }
         if row.fatal:
             checked.quarantine[row.row] = Refusal(str(place["_sha1"]), str(place["_text"]), row.findings)
             continue
@@ -152,7 +159,9 @@ def check_contract(checked: Checked) -> None:
         for check, index in errors.failure_cases.select("check", "index").iter_rows():
             if index is None:
                 raise
-            checked.set_aside([rows[index]], "schema_type", None, f"the row fails the check {check!r} of its table")
+            checked.set_aside(
+                [rows[index]], "schema_type", None, f"the row fails the check {check!r} of its table"
+            )
 
 
 def check_leakage(checked: Checked, questions: pl.Series) -> None:
@@ -179,13 +188,19 @@ def check_file(checked: Checked, *, allow_constant: bool) -> None:
         checked.notes += [*found, *bias.label_marks(frame)]
     if checked.kind == "feedback" and frame.height > 1 and frame["label"].drop_nulls().n_unique() == 1:
         if frame["score"].null_count() == frame.height:
-            checked.notes.append(Finding(kind="single_class", field="label", message="all labels are the same"))
+            checked.notes.append(
+                Finding(kind="single_class", field="label", message="all labels are the same")
+            )
             checked.rejected = True
-    spoiled = Counter(kind for refusal in checked.quarantine.values() for kind in {f.kind for f in refusal.findings})
+    spoiled = Counter(
+        kind for refusal in checked.quarantine.values() for kind in {f.kind for f in refusal.findings}
+    )
     spoiled["exact_duplicate"] = checked.dropped
     for kind, share in REJECT_ABOVE.items():
         if rows >= SHARES_COUNT_FROM and spoiled[kind] > share * rows:
-            message = f"{kind} in {spoiled[kind]} of {rows} rows: more than {share:.0%} makes the file suspect"
+            message = (
+                f"{kind} in {spoiled[kind]} of {rows} rows: more than {share:.0%} makes the file suspect"
+            )
             checked.notes.append(Finding(kind=kind, message=message))
             checked.rejected = True
     if rows and not frame.height:

@@ -91,7 +91,11 @@ class Draft:
         if known is None:
             self.row.found("unknown_role", f"{where}.{role_key}", f"the role is {shown(role)}")
         content = turn.get(content_key)
-        if isinstance(content, list) and content and all(isinstance(p, dict) and p.get("type") == "text" for p in content):
+        if (
+            isinstance(content, list)
+            and content
+            and all(isinstance(p, dict) and p.get("type") == "text" for p in content)
+        ):
             pieces = [p.get("value", p.get("text")) for p in content if isinstance(p, dict)]
             content = "".join(p for p in pieces if isinstance(p, str))
         if content_key not in turn:
@@ -122,15 +126,21 @@ class Draft:
         """Tell whether a prompt has its turns in order and ends with the user (or a tool)."""
         sound = self.check_order(turns, key, role_key)
         if turns[-1]["role"] not in {"user", "tool"}:
-            self.row.found("last_turn_role", f"{key}[-1].{role_key}", f"the prompt ends with {turns[-1]['role']}")
+            self.row.found(
+                "last_turn_role", f"{key}[-1].{role_key}", f"the prompt ends with {turns[-1]['role']}"
+            )
             return False
         return sound
 
-    def answered(self, turns: list[Message], key: str, role_key: str = "role") -> tuple[list[Message], str] | None:
+    def answered(
+        self, turns: list[Message], key: str, role_key: str = "role"
+    ) -> tuple[list[Message], str] | None:
         """Split a conversation into the prompt and the assistant's last turn."""
         sound = self.check_order(turns, key, role_key)
         if turns[-1]["role"] != "assistant":
-            self.row.found("last_turn_role", f"{key}[-1].{role_key}", f"the last turn is the {turns[-1]['role']}'s")
+            self.row.found(
+                "last_turn_role", f"{key}[-1].{role_key}", f"the last turn is the {turns[-1]['role']}'s"
+            )
             return None
         if len(turns) < 2:
             return None
@@ -144,7 +154,9 @@ class Draft:
             for speaker, said in zip(pieces[::2], pieces[1::2], strict=True)
         ]
         if before.strip() or not turns:
-            self.row.found("unparsable_dialogue", key, "the text does not start with a 'Human:' turn after a blank line")
+            self.row.found(
+                "unparsable_dialogue", key, "the text does not start with a 'Human:' turn after a blank line"
+            )
             return None
         self.texts += [(key, turn["content"]) for turn in turns]
         if turns[-1]["role"] != "assistant":

@@ -36,18 +36,23 @@ def resolve_repeats(
 def _count_votes(frame: pl.DataFrame, votes: Literal["drop", "count"]) -> pl.DataFrame:
     pair = ["prompt_id", "_low", "_high"]
     frame = frame.with_columns(
-        pl.min_horizontal("chosen", "rejected").alias("_low"), pl.max_horizontal("chosen", "rejected").alias("_high")
+        pl.min_horizontal("chosen", "rejected").alias("_low"),
+        pl.max_horizontal("chosen", "rejected").alias("_high"),
     )
     both = pl.len().over(pair)
     wins = pl.len().over([*pair, "chosen"])
     net = 2 * wins.cast(pl.Int64) - both.cast(pl.Int64)
     weight = net if votes == "count" else net / both
-    return frame.with_columns(net.alias("_net"), weight.cast(pl.Float64).alias("weight")).drop("_low", "_high")
+    return frame.with_columns(net.alias("_net"), weight.cast(pl.Float64).alias("weight")).drop(
+        "_low", "_high"
+    )
 
 
 def near_duplicates(frame: pl.DataFrame, kind: str) -> list[int]:
     """Return the rows that repeat an earlier one up to case, punctuation and space."""
-    columns = [column for column in TEXTS[kind] if column != "prompt_id" and frame.schema[column] == pl.String]
+    columns = [
+        column for column in TEXTS[kind] if column != "prompt_id" and frame.schema[column] == pl.String
+    ]
     columns = [column for column in columns if column != "rater"]
     if "prompt" in frame.columns:
         frame = frame.with_columns(first_question(frame))
@@ -64,7 +69,9 @@ def repeated_ids(frame: pl.DataFrame) -> list[int]:
 def first_question(frame: pl.DataFrame) -> pl.Series:
     """Return the first user turn of each prompt."""
     said = pl.element().struct.field("content").filter(pl.element().struct.field("role") == "user").first()
-    return frame.select(pl.col("prompt").list.eval(said).list.first().fill_null("").alias("_question")).to_series()
+    return frame.select(
+        pl.col("prompt").list.eval(said).list.first().fill_null("").alias("_question")
+    ).to_series()
 
 
 def leaked(frame: pl.DataFrame, questions: pl.Series) -> list[int]:

@@ -25,7 +25,9 @@ def resolve(source: str, folder: Path, cache: Path) -> list[Path]:
         found = (file for file in root.glob(pattern) if pattern != ".") if root.is_dir() else iter(())
     files = sorted(file for file in found if file.is_file())
     if not files:
-        raise NotFound(f"no data file at {source!r} (looked in {root}); name a file, a folder, a glob or s3://...")
+        raise NotFound(
+            f"no data file at {source!r} (looked in {root}); name a file, a folder, a glob or s3://..."
+        )
     for file in files:
         if not file.resolve().is_relative_to(root.resolve()):
             raise DataRejected(f"{file} is a link that leads out of {root}; copy the file there instead")

@@ -57,27 +57,48 @@ class Layout:
 
 
 _PAIRS = (
-    Layout("ShareGPT pairs", {"conversations": _turns, "chosen": _object, "rejected": _object}, layouts_pairs.sharegpt),
-    Layout("typed-content pairs", {"chosen_messages": _turns, "rejected_messages": _turns}, layouts_pairs.typed),
+    Layout(
+        "ShareGPT pairs",
+        {"conversations": _turns, "chosen": _object, "rejected": _object},
+        layouts_pairs.sharegpt,
+    ),
+    Layout(
+        "typed-content pairs", {"chosen_messages": _turns, "rejected_messages": _turns}, layouts_pairs.typed
+    ),
     Layout("Alpaca pairs", {"instruction": _text, "chosen": _text, "rejected": _text}, layouts_pairs.alpaca),
     Layout("TRL standard", {"prompt": _text, "chosen": _text, "rejected": _text}, layouts_pairs.standard),
-    Layout("TRL conversational", {"prompt": _turns, "chosen": _turns, "rejected": _turns}, layouts_pairs.conversational),
+    Layout(
+        "TRL conversational",
+        {"prompt": _turns, "chosen": _turns, "rejected": _turns},
+        layouts_pairs.conversational,
+    ),
     Layout("HH-RLHF transcripts", {"chosen": _text, "rejected": _text}, layouts_pairs.transcripts),
     Layout("TRL implicit prompt", {"chosen": _turns, "rejected": _turns}, layouts_pairs.implicit),
     Layout("ranked pair lists", {"instruction": _text, "output": _list}, layouts_pairs.ranked_list),
     *(
-        Layout(f"A/B labels ({label})", {prompt: _text, one: _any, two: _any, label: _any}, layouts_pairs.labelled(prompt, one, two, label))
+        Layout(
+            f"A/B labels ({label})",
+            {prompt: _text, one: _any, two: _any, label: _any},
+            layouts_pairs.labelled(prompt, one, two, label),
+        )
         for prompt, one, two, label in layouts_pairs.AB_FIELDS
     ),
 )
 _DEMONSTRATIONS = (
     Layout("messages", {"messages": _turns}, layouts_single.messages("messages")),
     Layout("ShareGPT", {"conversations": _turns}, layouts_single.messages("conversations")),
-    Layout("TRL prompt and completion, conversational", {"prompt": _turns, "completion": _turns}, layouts_single.completion),
+    Layout(
+        "TRL prompt and completion, conversational",
+        {"prompt": _turns, "completion": _turns},
+        layouts_single.completion,
+    ),
     *(
         Layout(f"{ask} and {answer}", {ask: _text, answer: _text}, layouts_single.answer(ask, answer))
         for ask, answer in (
-            ("instruction", "output"), ("prompt", "completion"), ("prompt", "response"), ("question", "answer"),
+            ("instruction", "output"),
+            ("prompt", "completion"),
+            ("prompt", "response"),
+            ("question", "answer"),
         )
     ),  # fmt: skip
     Layout("self-instruct tasks", {"instruction": _text, "instances": _turns}, layouts_single.instances),
@@ -93,21 +114,48 @@ _PROMPTS = (
     Layout("HH-RLHF transcripts", {"chosen": _text, "rejected": _text}, layouts_single.prompt_transcript),
 )
 _FEEDBACK = (
-    Layout("TRL unpaired, conversational", {"prompt": _turns, "completion": _turns, "label": _any}, layouts_single.unpaired_turns),
-    Layout("TRL unpaired, standard", {"prompt": _text, "completion": _text, "label": _any}, layouts_single.unpaired("prompt", "completion", "label")),
+    Layout(
+        "TRL unpaired, conversational",
+        {"prompt": _turns, "completion": _turns, "label": _any},
+        layouts_single.unpaired_turns,
+    ),
+    Layout(
+        "TRL unpaired, standard",
+        {"prompt": _text, "completion": _text, "label": _any},
+        layouts_single.unpaired("prompt", "completion", "label"),
+    ),
     Layout("labelled messages", {"messages": _turns, "label": _any}, layouts_single.unpaired_messages),
-    Layout("labelled responses", {"context": _text, "response": _text, "label": _any}, layouts_single.unpaired("context", "response", "label")),
-    Layout("scored responses", {"prompt": _text, "response": _text, "score": _any}, layouts_single.scored("score")),
-    Layout("scores of several judges", {"prompt": _text, "response": _text, "gpt4_score": _any}, layouts_single.scored("gpt4_score")),
+    Layout(
+        "labelled responses",
+        {"context": _text, "response": _text, "label": _any},
+        layouts_single.unpaired("context", "response", "label"),
+    ),
+    Layout(
+        "scored responses",
+        {"prompt": _text, "response": _text, "score": _any},
+        layouts_single.scored("score"),
+    ),
+    Layout(
+        "scores of several judges",
+        {"prompt": _text, "response": _text, "gpt4_score": _any},
+        layouts_single.scored("gpt4_score"),
+    ),
 )
 _CORPUS = tuple(
-    Layout(f"texts in {name!r}", {name: _text}, layouts_single.document(name)) for name in ("text", "content", "document")
+    Layout(f"texts in {name!r}", {name: _text}, layouts_single.document(name))
+    for name in ("text", "content", "document")
 )
 _RANKINGS = (
     Layout("ranked responses", {"prompt": _any, "responses": _turns}, layouts_pairs.ranked_responses),
-    Layout("ranked responses", {"prompt": _any, "responses": _list, "ranks": _list}, layouts_pairs.ranked_texts),
+    Layout(
+        "ranked responses", {"prompt": _any, "responses": _list, "ranks": _list}, layouts_pairs.ranked_texts
+    ),
     *(
-        Layout(f"A/B labels ({label})", {prompt: _text, one: _any, two: _any, label: _any}, layouts_pairs.ranked_two(prompt, one, two, label))
+        Layout(
+            f"A/B labels ({label})",
+            {prompt: _text, one: _any, two: _any, label: _any},
+            layouts_pairs.ranked_two(prompt, one, two, label),
+        )
         for prompt, one, two, label in layouts_pairs.AB_FIELDS
     ),
 )
@@ -144,7 +192,9 @@ def detect(sample: list[Row], kind: Kind) -> Layout:
     records = [row.value for row in sample if row.value]
     layouts = LAYOUTS[kind]
     if not records:
-        raise Refused(*(sample[0].findings if sample else ()), *(f for row in sample[1:] for f in row.findings))
+        raise Refused(
+            *(sample[0].findings if sample else ()), *(f for row in sample[1:] for f in row.findings)
+        )
     _check_manifest(sample)
     for test in (Layout.fits, Layout.has):
         counts = {layout: sum(test(layout, record) for record in records) for layout in layouts}
@@ -175,13 +225,21 @@ def _check_types(layout: Layout, records: list[dict[str, Json]]) -> None:
     wrong = [
         name
         for name, shape in layout.fields.items()
-        if len(records) > 1 and not any(name in record and (shape(record[name]) or isinstance(record[name], str | list)) for record in records)
+        if len(records) > 1
+        and not any(
+            name in record and (shape(record[name]) or isinstance(record[name], str | list))
+            for record in records
+        )
     ]
     if wrong:
         example = records[0]
         raise Refused(
             *(
-                Finding(kind="schema_type", field=name, message=f"column {name!r} holds {shown(example.get(name))} instead of text")
+                Finding(
+                    kind="schema_type",
+                    field=name,
+                    message=f"column {name!r} holds {shown(example.get(name))} instead of text",
+                )
                 for name in wrong
             )
         )
@@ -203,20 +261,30 @@ def _check_manifest(sample: list[Row]) -> None:
                 for row in escaping
             )
         )  # fmt: skip
-    raise Refused(Finding(kind="unexpected_top_level", message="this is a list of files; name the files themselves"))
+    raise Refused(
+        Finding(kind="unexpected_top_level", message="this is a list of files; name the files themselves")
+    )
 
 
 def read(row: Row, layout: Layout, kind: Kind) -> tuple[list[Canonical], list[tuple[str, str]]]:
     """Return the canonical rows of a record and the texts in it, after putting findings on the record."""
     if not layout.has(row.value):
-        other = next((o for o in LAYOUTS[kind] if o.fits(row.value) and not set(layout.fields) <= set(o.fields)), None)
+        other = next(
+            (o for o in LAYOUTS[kind] if o.fits(row.value) and not set(layout.fields) <= set(o.fields)), None
+        )
         if other:
-            row.found("mixed_schema", None, f"the row is in the layout {other.name!r}, the file in {layout.name!r}")
+            row.found(
+                "mixed_schema", None, f"the row is in the layout {other.name!r}, the file in {layout.name!r}"
+            )
             return [], []
     elif not layout.fits(row.value):
-        other = next((o for o in LAYOUTS[kind] if o.fits(row.value) and set(o.fields) == set(layout.fields)), None)
+        other = next(
+            (o for o in LAYOUTS[kind] if o.fits(row.value) and set(o.fields) == set(layout.fields)), None
+        )
         if other:
-            row.found("mixed_schema", None, f"the row is in the layout {other.name!r}, the file in {layout.name!r}")
+            row.found(
+                "mixed_schema", None, f"the row is in the layout {other.name!r}, the file in {layout.name!r}"
+            )
             return [], []
     draft = Draft(row)
     return layout.read(draft), draft.texts

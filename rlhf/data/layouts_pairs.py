@@ -26,18 +26,29 @@ def folded(text: str) -> str:
     return _WORD.sub(" ", text.casefold()).strip()
 
 
-def _pair(draft: Draft, prompt: list[Message], chosen: str, rejected: str, margin: float | None = None) -> list[Canonical]:
+def _pair(
+    draft: Draft, prompt: list[Message], chosen: str, rejected: str, margin: float | None = None
+) -> list[Canonical]:
     """Return one preference row, after the checks that every pair goes through."""
     row = draft.row
     if chosen.strip() == rejected.strip():
         row.found("identical_pair", "rejected", "chosen and rejected are the same text")
     elif (plain := folded(chosen)) == folded(rejected) and plain:
-        row.found("identical_pair", "rejected", "chosen and rejected differ in case or punctuation only", fatal=False)
+        row.found(
+            "identical_pair",
+            "rejected",
+            "chosen and rejected differ in case or punctuation only",
+            fatal=False,
+        )
     scores = [_score(draft, name) for name in ("score_chosen", "score_rejected")]
     if scores[0] is not None and scores[1] is not None:
         margin = scores[0] - scores[1]
         if margin <= 0:
-            row.found("score_order", "score_chosen", f"score_chosen {scores[0]} is not above score_rejected {scores[1]}")
+            row.found(
+                "score_order",
+                "score_chosen",
+                f"score_chosen {scores[0]} is not above score_rejected {scores[1]}",
+            )
     return [{"prompt": prompt, "chosen": chosen, "rejected": rejected, "margin": margin, "weight": 1.0}]
 
 
@@ -53,7 +64,9 @@ def _score(draft: Draft, name: str) -> float | None:
 
 def standard(draft: Draft) -> list[Canonical]:
     """Read TRL's three texts."""
-    prompt, chosen, rejected = (draft.text(draft.row.value, name) for name in ("prompt", "chosen", "rejected"))
+    prompt, chosen, rejected = (
+        draft.text(draft.row.value, name) for name in ("prompt", "chosen", "rejected")
+    )
     if prompt is None or chosen is None or rejected is None:
         return []
     return _pair(draft, asked(prompt), chosen, rejected)
@@ -62,7 +75,9 @@ def standard(draft: Draft) -> list[Canonical]:
 def alpaca(draft: Draft) -> list[Canonical]:
     """Read instruction, optional input, chosen and rejected."""
     record = draft.row.value
-    instruction, chosen, rejected = (draft.text(record, name) for name in ("instruction", "chosen", "rejected"))
+    instruction, chosen, rejected = (
+        draft.text(record, name) for name in ("instruction", "chosen", "rejected")
+    )
     extra = draft.optional(record, "input")
     if instruction is None or chosen is None or rejected is None:
         return []
@@ -101,7 +116,10 @@ def typed(draft: Draft) -> list[Canonical]:
 
 
 def _continued(
-    draft: Draft, chosen: list[Message], rejected: list[Message], names: tuple[str, str] = ("chosen", "rejected")
+    draft: Draft,
+    chosen: list[Message],
+    rejected: list[Message],
+    names: tuple[str, str] = ("chosen", "rejected"),
 ) -> list[Canonical]:
     good, bad = draft.answered(chosen, names[0]), draft.answered(rejected, names[1])
     if good is None or bad is None:
@@ -122,7 +140,9 @@ def transcripts(draft: Draft) -> list[Canonical]:
     if len(parts) < 2 or parts[0] is None or parts[1] is None:
         return []
     if parts[0][0] != parts[1][0]:
-        draft.row.found("prompt_mismatch", "chosen/rejected", "the dialogues differ before the last 'Assistant:' turn")
+        draft.row.found(
+            "prompt_mismatch", "chosen/rejected", "the dialogues differ before the last 'Assistant:' turn"
+        )
         return []
     draft.texts = list(dict.fromkeys(draft.texts))
     return _pair(draft, parts[0][0], parts[0][1], parts[1][1])
@@ -137,11 +157,22 @@ def sharegpt(draft: Draft) -> list[Canonical]:
         value = record.get(name)
         turns = draft.conversation({name: [value]}, name) if isinstance(value, dict) else None
         if not isinstance(value, dict):
-            kind = "null_field" if value is None and name in record else "missing_field" if value is None else "schema_type"
+            kind = (
+                "null_field"
+                if value is None and name in record
+                else "missing_field"
+                if value is None
+                else "schema_type"
+            )
             draft.row.found(kind, name, f"found {shown(value)} where a message was wanted")
         answers.append(turns[0] if turns else None)
     chosen, rejected = answers
-    if prompt is None or chosen is None or rejected is None or not draft.asks(prompt, "conversations", "from"):
+    if (
+        prompt is None
+        or chosen is None
+        or rejected is None
+        or not draft.asks(prompt, "conversations", "from")
+    ):
         return []
     return _continued(draft, [*prompt, chosen], [*prompt, rejected])
 
@@ -167,7 +198,9 @@ def history(draft: Draft) -> list[Message] | None:
     pairs = draft.row.value.get("history") or []
     for index, pair in enumerate(pairs if isinstance(pairs, list) else [pairs]):
         if not isinstance(pair, list) or len(pair) != 2:
-            draft.row.found("schema_type", f"history[{index}]", f"found {shown(pair)} where [user, assistant] was wanted")
+            draft.row.found(
+                "schema_type", f"history[{index}]", f"found {shown(pair)} where [user, assistant] was wanted"
+            )
             return None
         for role, value in zip(("user", "assistant"), pair, strict=True):
             text = draft.string(value, f"history[{index}]")
@@ -197,7 +230,9 @@ def _verdict(draft: Draft, field: str, prompt: str) -> float | None:
         elif value.lower() in _NAMES:
             return _NAMES[value.lower()]
         else:
-            draft.row.found("label_out_of_domain", field, f"the label {shown(value)} is not among {', '.join(_NAMES)}")
+            draft.row.found(
+                "label_out_of_domain", field, f"the label {shown(value)} is not among {', '.join(_NAMES)}"
+            )
     elif not 1 <= value <= 2:
         draft.row.found("label_out_of_domain", field, f"the label is {value}; wanted 1, 2 or between")
     else:
@@ -218,7 +253,9 @@ def labelled(prompt: str, one: str, two: str, label: str) -> Read:
     def read(draft: Draft) -> list[Canonical]:
         parts, verdict = _two(draft, prompt, one, two), _verdict(draft, label, prompt)
         if verdict == 1.5:
-            draft.row.found("label_out_of_domain", label, "a tie: no pair can be made of it (rankings keep ties)")
+            draft.row.found(
+                "label_out_of_domain", label, "a tie: no pair can be made of it (rankings keep ties)"
+            )
             return []
         if parts is None or verdict is None:
             return []
@@ -257,7 +294,9 @@ def ranked_responses(draft: Draft) -> list[Canonical]:
     prompt = _prompt(draft)
     items = draft.row.value.get("responses")
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        draft.row.found("schema_type", "responses", f"found {shown(items)} where a list of responses was wanted")
+        draft.row.found(
+            "schema_type", "responses", f"found {shown(items)} where a list of responses was wanted"
+        )
         return []
     responses, order = [], []
     for index, item in enumerate(items):
@@ -277,7 +316,9 @@ def ranked_texts(draft: Draft) -> list[Canonical]:
     """Read a prompt with a list of texts and a list of ranks (1 is best, null is not ranked)."""
     prompt, items, ranks = _prompt(draft), draft.row.value.get("responses"), draft.row.value.get("ranks")
     if not isinstance(items, list) or not isinstance(ranks, list) or len(items) != len(ranks):
-        draft.row.found("ranking_inconsistent", "ranks", "responses and ranks are not lists of the same length")
+        draft.row.found(
+            "ranking_inconsistent", "ranks", "responses and ranks are not lists of the same length"
+        )
         return []
     responses = [draft.string(item, f"responses[{index}]") for index, item in enumerate(items)]
     order = []
@@ -285,7 +326,9 @@ def ranked_texts(draft: Draft) -> list[Canonical]:
         if rank is None:
             order.append(math.nan)
         elif isinstance(rank, bool) or not isinstance(rank, int):
-            draft.row.found("ranking_inconsistent", f"ranks[{index}]", f"the rank is {shown(rank)}, not a whole number")
+            draft.row.found(
+                "ranking_inconsistent", f"ranks[{index}]", f"the rank is {shown(rank)}, not a whole number"
+            )
         else:
             order.append(float(rank))
     return _ranking(draft, prompt, responses, order)
@@ -301,7 +344,10 @@ def _ranking(
         return []
     if prompt is None or len(texts) != len(order) or len(texts) != len(responses):
         return []
-    ranks = [None if math.isnan(value) else sum(v < value for v in order if not math.isnan(v)) + 1 for value in order]
+    ranks = [
+        None if math.isnan(value) else sum(v < value for v in order if not math.isnan(v)) + 1
+        for value in order
+    ]
     if len(ranked) == 1 and len(order) > 2:
         draft.row.found("ranking_inconsistent", "responses", "all responses have the same rank", fatal=False)
     rater = draft.row.value.get("rater") or draft.row.value.get("annotator") or "unknown"

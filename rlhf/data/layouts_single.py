@@ -54,7 +54,9 @@ def instances(draft: Draft) -> list[Canonical]:
         extra = item.get("input")
         response = draft.text(item, "output", f"instances[{index}]")
         if instruction is not None and response is not None:
-            rows.append({"prompt": asked(instruction, extra if isinstance(extra, str) else ""), "response": response})
+            rows.append(
+                {"prompt": asked(instruction, extra if isinstance(extra, str) else ""), "response": response}
+            )
     return rows
 
 
@@ -126,7 +128,11 @@ def _label(draft: Draft, key: str) -> bool | None:
 
 
 def _judged(
-    draft: Draft, prompt: list[Message] | None, response: str | None, label: bool | None, score: float | None = None
+    draft: Draft,
+    prompt: list[Message] | None,
+    response: str | None,
+    label: bool | None,
+    score: float | None = None,
 ) -> list[Canonical]:
     if prompt is None or response is None or (label is None and score is None):
         return []
@@ -169,12 +175,18 @@ def scored(key: str) -> Read:
 
     def read(draft: Draft) -> list[Canonical]:
         record = draft.row.value
-        prompt, response, value = draft.text(record, "prompt"), draft.text(record, "response"), record.get(key)
+        prompt, response, value = (
+            draft.text(record, "prompt"),
+            draft.text(record, "response"),
+            record.get(key),
+        )
         values = value if isinstance(value, list) else [value]
         numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
         if len(numbers) < len(values) or not numbers:
             draft.row.found("label_type", key, f"the score is {shown(value)}, not a number")
             return []
-        return _judged(draft, None if prompt is None else asked(prompt), response, None, sum(numbers) / len(numbers))
+        return _judged(
+            draft, None if prompt is None else asked(prompt), response, None, sum(numbers) / len(numbers)
+        )
 
     return read

@@ -52,7 +52,9 @@ def open_source(path: Path, limits: Limits | None = None) -> Source:
     limits = limits or Limits()
     notes: list[Finding] = []
     if _UNSAFE_NAME.search(path.name):
-        notes.append(Finding(kind="unsafe_filename", message=f"the name {path.name!r} looks like an option or command"))
+        notes.append(
+            Finding(kind="unsafe_filename", message=f"the name {path.name!r} looks like an option or command")
+        )
     with path.open("rb") as file:
         head = file.read(16)
     if not head:
@@ -64,7 +66,9 @@ def open_source(path: Path, limits: Limits | None = None) -> Source:
     if head.startswith(b"PK\x03\x04"):
         raise _refuse_archive(path)
     if not zipped and suffixes[-1:] == [".gz"]:
-        notes.append(Finding(kind="not_compressed", message=f"{path.name} is not compressed, whatever its name says"))
+        notes.append(
+            Finding(kind="not_compressed", message=f"{path.name} is not compressed, whatever its name says")
+        )
     pieces = _first_bytes_checked(_decompressed(path, limits) if zipped else _pieces(path), notes)
     base = next((s for s in reversed(suffixes) if s != ".gz"), "")
     source = _text_source(base, pieces, limits, notes)
@@ -104,7 +108,9 @@ def _decompressed(path: Path, limits: Limits) -> Iterator[bytes]:
             try:
                 data = stream.decompress(rest, _PIECE)
             except zlib.error as error:
-                raise refuse("compressed_stream_corrupt", f"gzip data is corrupt ({error}); copy it again") from error
+                raise refuse(
+                    "compressed_stream_corrupt", f"gzip data is corrupt ({error}); copy it again"
+                ) from error
             given += len(data)
             _check_expansion(given, taken, limits)
             yield data
@@ -112,7 +118,9 @@ def _decompressed(path: Path, limits: Limits) -> Iterator[bytes]:
             if stream.eof:
                 rest, stream, untouched = stream.unused_data, zlib.decompressobj(wbits=31), True
     if not untouched:
-        raise refuse("compressed_stream_truncated", f"{path.name} ends in the middle of its gzip stream; copy it again")
+        raise refuse(
+            "compressed_stream_truncated", f"{path.name} ends in the middle of its gzip stream; copy it again"
+        )
 
 
 def _check_expansion(given: int, taken: int, limits: Limits) -> None:
@@ -134,12 +142,18 @@ def _first_bytes_checked(pieces: Iterator[bytes], notes: list[Finding]) -> Itera
         raise refuse("wrong_encoding_utf16", "the text is UTF-16 or UTF-32; save it as UTF-8")
     for magic, what in _MAGIC:
         if head.startswith(magic):
-            raise refuse("binary_content", f"this is {what}, not text; export JSON Lines, JSON, CSV or Parquet")
+            raise refuse(
+                "binary_content", f"this is {what}, not text; export JSON Lines, JSON, CSV or Parquet"
+            )
     if _PICKLE.match(head) or b"\0" in head[:512]:
         raise refuse("binary_content", "this is binary data (a pickle?), not text; it was not opened further")
     if head.startswith(b"\xef\xbb\xbf"):
         head = head[3:]
-        notes.append(Finding(kind="bom", line=1, message="the file starts with a UTF-8 byte order mark; it was skipped"))
+        notes.append(
+            Finding(
+                kind="bom", line=1, message="the file starts with a UTF-8 byte order mark; it was skipped"
+            )
+        )
     yield head
     yield from pieces
 
@@ -157,8 +171,12 @@ def _refuse_archive(path: Path) -> Refused:
         names = []
     for name in names:
         if leaves_folder(name):
-            return refuse("path_traversal", f"the archive member {shown(name)} lies outside its folder", field=name)
-    return refuse("binary_content", "this is a zip archive or a spreadsheet; export JSON Lines, JSON, CSV or Parquet")
+            return refuse(
+                "path_traversal", f"the archive member {shown(name)} lies outside its folder", field=name
+            )
+    return refuse(
+        "binary_content", "this is a zip archive or a spreadsheet; export JSON Lines, JSON, CSV or Parquet"
+    )
 
 
 def leaves_folder(name: str) -> bool:
@@ -169,4 +187,8 @@ def leaves_folder(name: str) -> bool:
         depth += -1 if part == ".." else 1
         if depth < 0:
             return True
-    return plain.startswith(("/", "~")) or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", plain) is not None or "\0" in plain
+    return (
+        plain.startswith(("/", "~"))
+        or re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", plain) is not None
+        or "\0" in plain
+    )

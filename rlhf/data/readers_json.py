@@ -97,7 +97,9 @@ def _fill(row: Row, parser: _Parser, *, first: bool) -> None:
     except json.JSONDecodeError as error:
         if first and row.raw.lstrip().startswith(b"["):
             raise refuse(
-                "json_array_in_jsonl", "the file is one JSON array over several lines; name it .json", line=row.line
+                "json_array_in_jsonl",
+                "the file is one JSON array over several lines; name it .json",
+                line=row.line,
             ) from error
         row.found("invalid_json", None, f"{error.msg} at column {error.colno}")
         return
@@ -123,7 +125,9 @@ def _accept(row: Row, value: dict[str, Json], parser: _Parser) -> None:
                 row.found("not_finite", where, f"{node} is not a number that can be used")
     if parser.huge:
         row.found("number_out_of_range", None, "a number is too long or too large to represent")
-    if row.raw.count(b"[") + row.raw.count(b"{") > parser.limits.nesting and _deeper(value, parser.limits.nesting):
+    if row.raw.count(b"[") + row.raw.count(b"{") > parser.limits.nesting and _deeper(
+        value, parser.limits.nesting
+    ):
         row.value = {}
         row.found("nesting_too_deep", None, f"nested deeper than {parser.limits.nesting} levels")
     if b"\\ud" in row.raw or b"\\uD" in row.raw:
@@ -176,7 +180,9 @@ def json_rows(content: bytes, limits: Limits) -> Iterator[Row]:
 def _single(value: Json, text: str) -> Iterator[Row]:
     """Yield the rows of an object that wraps a list, or the object itself."""
     if isinstance(value, dict):
-        lists = [item for item in value.values() if isinstance(item, list) and item and isinstance(item[0], dict)]
+        lists = [
+            item for item in value.values() if isinstance(item, list) and item and isinstance(item[0], dict)
+        ]
         if len(value) == 1 and lists:
             for index, item in enumerate(lists[0]):
                 row = Row(index, None, json.dumps(item, ensure_ascii=False).encode(errors="surrogatepass"))
@@ -186,7 +192,9 @@ def _single(value: Json, text: str) -> Iterator[Row]:
                     row.found("not_an_object", None, f"the row is {shown(item)}, not an object")
                 yield row
             return
-    raise refuse("unexpected_top_level", f"the file holds {shown(value)}; wanted a list of objects, or JSON Lines")
+    raise refuse(
+        "unexpected_top_level", f"the file holds {shown(value)}; wanted a list of objects, or JSON Lines"
+    )
 
 
 def _items(items: list[Json], text: str, limits: Limits) -> Iterator[Row]:

@@ -59,7 +59,9 @@ def _check_header(header: list[str], separator: str) -> None:
     if len(header) == 1:
         for other in _SEPARATORS:
             if other != separator and other in header[0]:
-                raise refuse("csv_delimiter", f"the separator looks like {other!r}; save with {separator!r}", line=1)
+                raise refuse(
+                    "csv_delimiter", f"the separator looks like {other!r}; save with {separator!r}", line=1
+                )
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise refuse("duplicate_column", f"the column {shown(twice[0])} occurs twice", line=1, field=twice[0])
@@ -101,7 +103,9 @@ def parquet_rows(path: Path, limits: Limits) -> Iterator[Row]:
     try:
         frame = pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise refuse("unreadable_parquet", f"the Parquet file cannot be read: {shown(str(error), 200)}") from error
+        raise refuse(
+            "unreadable_parquet", f"the Parquet file cannot be read: {shown(str(error), 200)}"
+        ) from error
     index = 0
     for batch in frame.iter_slices(_BATCH):
         for value in batch.iter_rows(named=True):

@@ -117,7 +117,12 @@ FORMULA = Rule(
     "a spreadsheet would run this cell as a formula; it was kept as text",
 )
 
-WARN_ABOVE: dict[str, float] = {"replacement_char": 0.005, "mojibake": 0.005, "near_duplicate": 0.05, "too_long": 0.0}
+WARN_ABOVE: dict[str, float] = {
+    "replacement_char": 0.005,
+    "mojibake": 0.005,
+    "near_duplicate": 0.05,
+    "too_long": 0.0,
+}
 """Share of the rows above which a finding that costs no row becomes a warning; 0 for kinds not listed."""
 
 REJECT_ABOVE: dict[str, float] = {
@@ -136,9 +141,15 @@ SHARES_COUNT_FROM = 100
 def apply_rules(batch: list[tuple[Row, list[tuple[str, str]]]], rules: Iterable[Rule]) -> None:
     """Put the findings of the content rules on the rows of a batch."""
     places = [(index, where, text) for index, (_, texts) in enumerate(batch) for where, text in texts]
-    frame = pl.DataFrame(places, schema={"index": pl.UInt32, "field": pl.String, "text": pl.String}, orient="row")
+    frame = pl.DataFrame(
+        places, schema={"index": pl.UInt32, "field": pl.String, "text": pl.String}, orient="row"
+    )
     rules = tuple(rules)
-    flags = frame.select("index", "field", *(rule.found.alias(str(number)) for number, rule in enumerate(rules)))
+    flags = frame.select(
+        "index", "field", *(rule.found.alias(str(number)) for number, rule in enumerate(rules))
+    )
     for number, rule in enumerate(rules):
-        for index, where in flags.filter(pl.col(str(number))).select("index", "field").unique(maintain_order=True).iter_rows():
+        for index, where in (
+            flags.filter(pl.col(str(number))).select("index", "field").unique(maintain_order=True).iter_rows()
+        ):
             batch[index][0].found(rule.kind, where, rule.message, fatal=rule.fatal)

@@ -38,7 +38,9 @@ def sample(
     for start in range(0, prompts.height, chunk):
         began = time.monotonic()
         part = prompts.slice(start, chunk)["prompt"].to_list()
-        encoded = [ids for prompt in part for ids in [encode_prompt(tokenizer, prompt)] * config.num_responses]
+        encoded = [
+            ids for prompt in part for ids in [encode_prompt(tokenizer, prompt)] * config.num_responses
+        ]
         with autocast(precision):
             completions = sample_responses(
                 model,

@@ -12,7 +12,11 @@ def pairs(rankings: pl.DataFrame) -> pl.DataFrame:
     """
     rows: dict[str, list[object]] = {name: [] for name in ("prompt_id", "prompt", "chosen", "rejected")}
     for row in rankings.iter_rows(named=True):
-        ranked = [(rank, text) for rank, text in zip(row["ranks"], row["responses"], strict=True) if rank is not None]
+        ranked = [
+            (rank, text)
+            for rank, text in zip(row["ranks"], row["responses"], strict=True)
+            if rank is not None
+        ]
         for better, worse in combinations(sorted(ranked), 2):
             if better[0] == worse[0] or better[1] == worse[1]:
                 continue

@@ -16,7 +16,9 @@ def rank(candidates: pl.DataFrame, config: PreferencesConfig, *, world_seed: int
         rater = int(row["prompt_id"], 16) % config.num_raters
         question = row["prompt"][-1]["content"]
         chosen.append(f"simulated-{rater}")
-        ranks.append(raters.rank(world, question, row["responses"], rater=rater, noise=config.noise, seed=seed))
+        ranks.append(
+            raters.rank(world, question, row["responses"], rater=rater, noise=config.noise, seed=seed)
+        )
     return candidates.select("prompt_id", "prompt", "responses").with_columns(
         pl.Series("rater", chosen, pl.String), pl.Series("ranks", ranks, pl.List(pl.Int64))
     )

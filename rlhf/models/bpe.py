@@ -1,4 +1,4 @@
-"""The tokenizer of a model that is pre-trained here: byte-level BPE, with a chat template of single tokens."""
+"""The tokenizer of a model that is pre-trained here: byte-level BPE, one token per turn of the template."""
 
 from collections.abc import Iterable
 

@@ -14,10 +14,16 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rlhf.data.chat import CHATML
 from rlhf.models.precision import attention_implementation
 from schemas.config.models import BaseModelConfig, LoraConfig
 from schemas.errors import ModelNotUsable, NotFound, StoreUnreachable
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""The built-in template for tokenizers that have none."""
 
 _HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
 """Weights in safetensors, configuration and tokenizer: nothing that could run code."""
@@ -86,7 +92,8 @@ def attach_lora(
     model: PreTrainedModel, config: LoraConfig, task: Literal["CAUSAL_LM", "SEQ_CLS"]
 ) -> PreTrainedModel:
     """Freeze the model and add low-rank adapters to it (Hu et al. 2021); a scalar head stays trainable."""
-    return peft.get_peft_model(model, peft_config(config, task))  # type: ignore[return-value]  # a PeftModel acts as one
+    adapted: PreTrainedModel = peft.get_peft_model(model, peft_config(config, task))
+    return adapted
 
 
 def peft_config(config: LoraConfig, task: Literal["CAUSAL_LM", "SEQ_CLS"]) -> peft.LoraConfig:

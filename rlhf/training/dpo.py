@@ -26,7 +26,7 @@ _Row = tuple[tuple[int, ...], tuple[int, ...]]
 class PreferenceTrainer(WithoutTelemetry, DPOTrainer):  # type: ignore[misc]  # trl ships no annotations
     """TRL's trainer on tokenised pairs, with the model that it is given as its reference.
 
-    Left alone, TRL would insist on text and tokenise it its own way, and without precomputed log-probabilities
+    Left alone, TRL would insist on text and tokenise it its own way, and without precomputed log-probs
     it would load its reference from where the model's config says: not always the model that was passed.
     """
 

@@ -45,9 +45,9 @@ def encode_pairs(
     cut = 0
     for row in preferences.iter_rows(named=True):
         name = row["prompt_id"]
-        prompt = prompts.setdefault(name, []) or prompts.setdefault(
-            name, encode_prompt(tokenizer, row["prompt"])
-        )
+        if name not in prompts:
+            prompts[name] = encode_prompt(tokenizer, row["prompt"])
+        prompt = prompts[name]
         room = max(max_length - len(prompt), 0)
         whole = [
             encode_response(tokenizer, text, finished=(name, text) not in unfinished)

@@ -21,6 +21,7 @@ from schemas.config.models import ModelShape, PretrainConfig
 from schemas.config.supervised import OptimiserConfig
 from schemas.errors import DataRejected
 
+
 def fit(
     texts: Iterable[str],
     config: PretrainConfig,

@@ -1,8 +1,9 @@
 """Supervised fine-tuning on demonstrations; the loss counts response tokens only."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from datasets import Dataset
@@ -73,7 +74,7 @@ def fit(
 
 
 def encode_examples(
-    tokenizer: PreTrainedTokenizerFast, demonstrations: Iterable[dict], *, max_length: int
+    tokenizer: PreTrainedTokenizerFast, demonstrations: Iterable[Mapping[str, Any]], *, max_length: int
 ) -> list[tuple[list[int], list[int]]]:
     """Return (ids, labels) of each demonstration, cut to `max_length`; the prompt's labels are ignored."""
     examples: list[tuple[list[int], list[int]]] = []

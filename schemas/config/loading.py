@@ -30,7 +30,9 @@ def load_config(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
 
 def shipped_recipes() -> list[str]:
     """Return the names of the recipes that come with the package."""
-    return sorted(entry.name[:-5] for entry in resources.files("recipes").iterdir() if entry.name.endswith(".yaml"))
+    return sorted(
+        entry.name[:-5] for entry in resources.files("recipes").iterdir() if entry.name.endswith(".yaml")
+    )
 
 
 def _read(recipe: str) -> dict[str, Any]:
@@ -46,9 +48,13 @@ def _read(recipe: str) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{recipe} is not valid YAML: {' '.join(str(error).split())}. Mend it and run again.") from None
+        raise ConfigError(
+            f"{recipe} is not valid YAML: {' '.join(str(error).split())}. Mend it and run again."
+        ) from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"{recipe} holds a {type(tree).__name__}; wanted a mapping of sections such as `sft:`.")
+        raise ConfigError(
+            f"{recipe} holds a {type(tree).__name__}; wanted a mapping of sections such as `sft:`."
+        )
     return tree
 
 
@@ -64,7 +70,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     """Set `a.b=value` in the tree; the first segment may also be the name of an aligner."""
     path, separator, text = override.partition("=")
     if not separator or not path or not all(path.split(".")):
-        raise ConfigError(f"{override!r} is not an override; wanted section.key=value, such as ppo.kl_coef=0.1.")
+        raise ConfigError(
+            f"{override!r} is not an override; wanted section.key=value, such as ppo.kl_coef=0.1."
+        )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -83,7 +91,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         node[key] = node[key] or {}
         node = node[key]
     if not rest:
-        raise ConfigError(f"{override!r} names a whole aligner; name one of its keys, such as {first}.learning_rate.")
+        raise ConfigError(
+            f"{override!r} names a whole aligner; name one of its keys, such as {first}.learning_rate."
+        )
     node[rest[-1]] = value
 
 
@@ -116,5 +126,9 @@ def _describe(error: ValidationError) -> str:
         if item["type"] == "extra_forbidden":
             lines.append(f"unknown key {where}")
         else:
-            lines.append(f"{where}: {item['msg'].removeprefix('Value error, ')} (found {item['input']!r:.80})")
-    return "; ".join(lines[:5]) + ". Correct the recipe or the override; `rlhf config` shows the resolved tree."
+            lines.append(
+                f"{where}: {item['msg'].removeprefix('Value error, ')} (found {item['input']!r:.80})"
+            )
+    return (
+        "; ".join(lines[:5]) + ". Correct the recipe or the override; `rlhf config` shows the resolved tree."
+    )

@@ -54,7 +54,9 @@ class RunConfig(Section):
         if len(set(names)) < len(names):
             raise ValueError(f"aligners have the names {names}; give each a `name` of its own")
         if taken := sorted(set(names) & {*STAGES, *type(self).model_fields}):
-            raise ValueError(f"an aligner is called {taken[0]!r}, which is a stage or section; choose another name")
+            raise ValueError(
+                f"an aligner is called {taken[0]!r}, which is a stage or section; choose another name"
+            )
         return self
 
     @model_validator(mode="after")
@@ -63,13 +65,19 @@ class RunConfig(Section):
             if self.base is None and not self.data.corpus:
                 raise ValueError("data.corpus is empty and no base is named; name one of the two")
             if not self.data.demonstrations and not self.data.preferences:
-                raise ValueError("data.demonstrations and data.preferences are both empty; sft needs one of them")
+                raise ValueError(
+                    "data.demonstrations and data.preferences are both empty; sft needs one of them"
+                )
             if self.preferences.source == "files" and not self.data.preferences:
                 raise ValueError("preferences.source=files but data.preferences names no file")
             if self.preferences.source == "raters":
-                raise ValueError("preferences.source=raters needs data.source=helpdesk; use preferences.source=files")
+                raise ValueError(
+                    "preferences.source=raters needs data.source=helpdesk; use preferences.source=files"
+                )
             if self.evaluate.judge == "utility":
-                raise ValueError("evaluate.judge=utility needs data.source=helpdesk; use evaluate.judge=reward")
+                raise ValueError(
+                    "evaluate.judge=utility needs data.source=helpdesk; use evaluate.judge=reward"
+                )
         elif self.preferences.source == "files":
             raise ValueError("preferences.source=files needs data.source=files")
         return self

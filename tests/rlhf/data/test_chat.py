@@ -1,7 +1,8 @@
 import pytest
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rlhf.data.chat import CHATML, decode_response, encode_prompt, encode_response, stop_ids
+from rlhf.data.chat import decode_response, encode_prompt, encode_response, stop_ids
+from rlhf.models.loading import CHATML
 
 QUESTION = [{"role": "user", "content": "When do you open?"}]
 
