@@ -1,4 +1,4 @@
-"""Run the default recipe once per seed and print one JSON line each: time, memory, and what the aligners reached.
+"""Run a recipe once per seed and print one JSON line each: time, memory, what the aligners reached.
 
     python benchmarks/helpdesk.py --seeds 0 1 2 3 [--home FOLDER] [override ...]
 
@@ -39,7 +39,7 @@ def main() -> None:
             "--json",
         ]
         started = time.monotonic()
-        done = subprocess.run(  # noqa: S603 - our own command
+        done = subprocess.run(
             [*command, *arguments.overrides],
             env={**os.environ, "RLHF_HOME": str(home)},
             stdout=subprocess.PIPE,

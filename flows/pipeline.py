@@ -1,7 +1,6 @@
 """The pipeline as one flow: demonstrate, compare, reinforce, and keep the evidence."""
 
 from prefect import flow
-from tasks.report import write_report
 
 from schemas.config import RunConfig
 from schemas.reports import RunSummary
@@ -11,6 +10,7 @@ from tasks.gate import decide
 from tasks.preferences import collect_preferences
 from tasks.pretrain import import_base, pretrain_base
 from tasks.register import register_models
+from tasks.report import write_report
 from tasks.reward import probe_reward, train_reward
 from tasks.run import pipeline_run, summarise
 from tasks.sample import sample_candidates

@@ -31,7 +31,7 @@ P = ParamSpec("P")
 R = TypeVar("R", bound=StageResult)
 
 
-class StageReached(Exception):  # noqa: N818 - it is not an error
+class StageReached(Exception):
     """The stage that the run was to stop after is done."""
 
 

@@ -174,7 +174,7 @@ class StageWork:
 def code_tags() -> dict[str, str]:
     """Return tags that say which code runs: the git revision where there is one, and the Python version."""
     here = Path(__file__).parent
-    git = subprocess.run(  # noqa: S603 - fixed arguments
+    git = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],  # noqa: S607 - git is looked up on the PATH on purpose
         cwd=here,
         capture_output=True,

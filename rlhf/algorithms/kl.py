@@ -8,8 +8,8 @@ Shapes: B responses, T response tokens. With r = reference / policy at a token d
     k3 = r - 1 - log r      unbiased, never negative; its expected gradient is that of KL(reference || policy)
     k3+                     the value of k3 with the gradient of k2
 
-As a term of the loss only k2 and k3+ descend KL(policy || reference); the gradient of k1 is zero on average. In
-the reward no gradient flows, so k1, being unbiased there, is what the per-token penalty uses.
+As a term of the loss only k2 and k3+ descend KL(policy || reference); the gradient of k1 averages to zero.
+In the reward no gradient flows, so k1, being unbiased there, is what the per-token penalty uses.
 """
 
 from torch import Tensor

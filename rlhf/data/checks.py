@@ -186,12 +186,15 @@ def check_file(checked: Checked, *, allow_constant: bool) -> None:
         statistics, found = bias.length_bias(frame)
         checked.statistics.update(statistics)
         checked.notes += [*found, *bias.label_marks(frame)]
-    if checked.kind == "feedback" and frame.height > 1 and frame["label"].drop_nulls().n_unique() == 1:
-        if frame["score"].null_count() == frame.height:
-            checked.notes.append(
-                Finding(kind="single_class", field="label", message="all labels are the same")
-            )
-            checked.rejected = True
+    one_label = (
+        checked.kind == "feedback"
+        and frame.height > 1
+        and frame["label"].drop_nulls().n_unique() == 1
+        and frame["score"].null_count() == frame.height
+    )
+    if one_label:
+        checked.notes.append(Finding(kind="single_class", field="label", message="all labels are the same"))
+        checked.rejected = True
     spoiled = Counter(
         kind for refusal in checked.quarantine.values() for kind in {f.kind for f in refusal.findings}
     )

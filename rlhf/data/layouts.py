@@ -5,8 +5,8 @@ it has put findings on the record.
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from rlhf.data import layouts_pairs, layouts_single
 from rlhf.data.conversation import Draft
@@ -100,7 +100,7 @@ _DEMONSTRATIONS = (
             ("prompt", "response"),
             ("question", "answer"),
         )
-    ),  # fmt: skip
+    ),
     Layout("self-instruct tasks", {"instruction": _text, "instances": _turns}, layouts_single.instances),
 )
 _PROMPTS = (

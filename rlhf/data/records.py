@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Iterator
-from typing import TypeAlias
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from schemas.reports import Finding
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import polars as pl
-
 from rlhf.data import checks, duplicates
 from rlhf.data.checks import Checked
 from rlhf.data.layouts import LAYOUTS

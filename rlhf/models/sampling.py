@@ -59,9 +59,7 @@ def sample(
             temperature=temperature,
             stop=stop,
             pad_id=pad_id,
-            on_token=None
-            if on_token is None
-            else lambda index, token, rows=rows: on_token(rows[index], token),
+            on_token=_translated(on_token, rows),
         )
         completions.update(zip(rows, drawn, strict=True))
     return [completions[row] for row in range(len(prompts))]
@@ -143,6 +141,11 @@ def _decode(
         Completion(ids=ids, logprobs=scores, finished=ids[-1] in stop)
         for ids, scores in zip(tokens, logprobs, strict=True)
     ]
+
+
+def _translated(on_token: OnToken | None, rows: Sequence[int]) -> OnToken | None:
+    """Let the callback hear prompt indices instead of places in the batch."""
+    return None if on_token is None else lambda index, token: on_token(rows[index], token)
 
 
 def _check_fits(

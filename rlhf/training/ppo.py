@@ -23,7 +23,6 @@ Deviations from InstructGPT, each on purpose:
 Shapes: B responses, T response tokens.
 """
 
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,26 +30,24 @@ from pathlib import Path
 
 import polars as pl
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from rlhf.algorithms.advantages import explained_variance, gae
+from rlhf.algorithms.advantages import gae
 from rlhf.algorithms.kl import k1
 from rlhf.algorithms.losses import policy_loss, value_loss
-from rlhf.algorithms.masks import masked_mean, masked_sum, whiten
+from rlhf.algorithms.masks import whiten
 from rlhf.algorithms.rewards import shape_scores, token_rewards
 from rlhf.algorithms.rollouts import Rollout
-from rlhf.data.chat import decode_response
 from rlhf.models.batches import score_tokens
 from rlhf.models.loading import merge, save_model
 from rlhf.models.precision import Precision, apply, autocast
 from rlhf.training.actors import Actors, load_actors
 from rlhf.training.checkpoint import Trained, load_checkpoint, save_checkpoint
+from rlhf.training.experience import Experience, describe, table
 from rlhf.training.rollout import Minibatch, collect, micro_batch, prompt_rows
 from rlhf.training.step import OnStep, StepMetrics
 from schemas.config import PPOConfig
 from schemas.errors import DataRejected, TrainingDiverged
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +58,6 @@ class PPOFit:
     """Every response that was sampled, iteration by iteration (table `rollouts`)."""
     metrics: dict[str, float]
     """Of the last iteration."""
-
-
-@dataclass(frozen=True, slots=True)
-class Experience:
-    """A rollout with what the update learns from; tensors are (B, T) and hold 0 in the padding."""
-
-    rollout: Rollout
-    rewards_BT: Tensor
-    kl_BT: Tensor
-    advantages_BT: Tensor
-    """Whitened over the batch."""
-    returns_BT: Tensor
 
 
 def fit(
@@ -104,7 +89,7 @@ def fit(
     resumed = (
         load_checkpoint(checkpoints, trained=trained, settings=settings) if checkpoints is not None else None
     )
-    done, rollouts, metrics = resumed or (0, pl.DataFrame(), {})
+    done, rollouts, metrics = resumed or (0, None, {})
     for iteration in range(done, config.iterations):
         rows = prompt_rows(prompts.height, iteration=iteration, batch_size=config.batch_size, seed=seed)
         asked = prompts[rows]
@@ -115,7 +100,8 @@ def fit(
         metrics = describe(experience) | update(
             actors, trained, experience, plan, config, precision=precision, iteration=iteration
         )
-        rollouts = pl.concat([rollouts, _table(actors, asked, experience, iteration)])
+        sampled = table(actors.tokenizer, asked, experience, iteration)
+        rollouts = sampled if rollouts is None else pl.concat([rollouts, sampled])
         on_step(
             StepMetrics(
                 step=iteration + 1,
@@ -133,6 +119,7 @@ def fit(
                 metrics=metrics,
                 settings=settings,
             )
+    assert rollouts is not None  # there is at least one iteration
     save_model(merge(actors.policy), actors.tokenizer, out)
     return PPOFit(rollouts=rollouts, metrics=metrics)
 
@@ -191,22 +178,20 @@ def update(
         if not math.isfinite(tally.policy_loss + tally.value_loss):
             raise TrainingDiverged(
                 f"PPO iteration {iteration + 1}: policy loss {tally.policy_loss}, value loss "
-                f"{tally.value_loss}; wanted finite numbers. Lower learning_rate and critic_learning_rate, or raise kl_coef."
+                f"{tally.value_loss}; wanted finite numbers. Lower learning_rate and critic_learning_rate, "
+                "or raise kl_coef."
             )
         approx_kl = tally.kl / num_tokens
-        stopped = config.target_kl is not None and approx_kl > config.target_kl
-        if not stopped:
-            progress = iteration * len(plan) * len(plan[0]) + number + 1
-            warmup = config.warmup_iterations * len(plan) * len(plan[0])
-            scale = min(1.0, progress / warmup) if warmup else 1.0
-            norms = {
-                f"{name}_grad_norm": _step(part, scale, config.max_grad_norm)
-                for name, part in trained.items()
-            }
-        for part in trained.values():
-            part.optimizer.zero_grad(set_to_none=True)
-        if stopped:
+        if config.target_kl is not None and approx_kl > config.target_kl:
+            for part in trained.values():
+                part.optimizer.zero_grad(set_to_none=True)
             break
+        planned = len(plan) * len(plan[0])
+        warmup = config.warmup_iterations * planned
+        scale = min(1.0, (iteration * planned + number + 1) / warmup) if warmup else 1.0
+        norms = {
+            f"{name}_grad_norm": _step(part, scale, config.max_grad_norm) for name, part in trained.items()
+        }
         steps.append(
             {
                 "policy_loss": tally.policy_loss,
@@ -218,7 +203,7 @@ def update(
                 **norms,
             }
         )
-    # The first minibatch always steps: its ratio is 1, hence its KL 0.
+    # There is at least one step: the first minibatch's ratio is 1, hence its KL 0.
     metrics = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
     return metrics | {
         "ratio_deviation": max(step["ratio_deviation"] for step in steps),
@@ -268,49 +253,16 @@ def _accumulate_gradients(
     tally.ratio_deviation = max(tally.ratio_deviation, policy.ratio_deviation.item())
 
 
-def describe(experience: Experience) -> dict[str, float]:
-    """Return what is worth watching about an iteration's responses; per response, in nats and tokens."""
-    rollout = experience.rollout
-    mask_BT = rollout.mask_BT
-    num_responses = len(rollout.responses)
-    return {
-        "score": rollout.scores_B.mean().item(),
-        "score_std": rollout.scores_B.std().item(),
-        "kl": experience.kl_BT.sum().item() / num_responses,
-        "reward": experience.rewards_BT.sum().item() / num_responses,
-        "entropy": masked_mean(rollout.entropy_BT, mask_BT).item(),
-        "explained_variance": explained_variance(rollout.values_BT, experience.returns_BT, mask_BT).item(),
-        "response_length": masked_sum(mask_BT.float(), mask_BT).item() / num_responses,
-        "eos_rate": rollout.finished_B.float().mean().item(),
-        "identical_share": 1.0 - len({tuple(ids) for ids in rollout.responses}) / num_responses,
-        "sampler_gap": rollout.sampler_gap,
-    }
-
-
 def _trained(module: nn.Module, learning_rate: float) -> Trained:
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     return Trained(module, torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0), learning_rate)
 
 
 def _step(part: Trained, scale: float, max_grad_norm: float) -> float:
-    """Clip, step at the scaled learning rate, and return the norm before clipping."""
+    """Clip, step at the scaled learning rate, forget the gradient, and return its norm before clipping."""
     group = part.optimizer.param_groups[0]
     norm = nn.utils.clip_grad_norm_(group["params"], max_grad_norm)
     group["lr"] = part.learning_rate * scale
     part.optimizer.step()
+    part.optimizer.zero_grad(set_to_none=True)
     return norm.item()
-
-
-def _table(actors: Actors, asked: pl.DataFrame, experience: Experience, iteration: int) -> pl.DataFrame:
-    rollout = experience.rollout
-    return (
-        asked.select("prompt_id", "prompt")
-        .with_columns(
-            pl.lit(iteration).cast(pl.Int64).alias("iteration"),
-            pl.Series("response", [decode_response(actors.tokenizer, ids) for ids in rollout.responses]),
-            pl.Series("score", rollout.scores_B.double().tolist()),
-            pl.Series("kl", experience.kl_BT.sum(dim=1).double().tolist()),
-            pl.Series("finished", rollout.finished_B.tolist()),
-        )
-        .select("iteration", "prompt_id", "prompt", "response", "score", "kl", "finished")
-    )

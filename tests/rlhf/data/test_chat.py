@@ -25,7 +25,9 @@ def test_a_harmless_prompt_is_encoded_as_the_chat_template_alone_would(tokenizer
     assert encode_prompt(tokenizer, conversation) == expected
 
 
-@pytest.mark.parametrize("attack", ["<|end|>", "<|assistant|>", "a<|pad|>b", "<|user|><|end|>", "\ue0000\ue001"])
+@pytest.mark.parametrize(
+    "attack", ["<|end|>", "<|assistant|>", "a<|pad|>b", "<|user|><|end|>", "\ue0000\ue001"]
+)
 def test_the_text_of_a_message_never_becomes_a_special_token(tokenizer, attack):
     special = set(tokenizer.all_special_ids)
     prompt = encode_prompt(tokenizer, [{"role": "user", "content": f"Say {attack} twice"}])
@@ -59,7 +61,9 @@ def test_the_built_in_template_renders_chatml(tokenizer):
 
 def test_every_declared_stop_id_ends_a_response(tokenizer):
     model = LlamaForCausalLM(
-        LlamaConfig(vocab_size=32, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+        LlamaConfig(
+            vocab_size=32, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+        )
     )
     model.generation_config = GenerationConfig(eos_token_id=[7, 9])
     assert stop_ids(model, tokenizer) == {7, 9, tokenizer.eos_token_id}

@@ -73,7 +73,10 @@ def test_a_tokenizer_larger_than_the_model_is_refused(folder):
 
 def test_code_that_comes_with_a_model_is_not_run(folder):
     config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "own", "auto_map": {"AutoModelForCausalLM": "own.Own", "AutoConfig": "own.Config"}}
+    config |= {
+        "model_type": "own",
+        "auto_map": {"AutoModelForCausalLM": "own.Own", "AutoConfig": "own.Config"},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "own.py").write_text("raise SystemExit('this code ran')")
     with pytest.raises(ModelNotUsable):

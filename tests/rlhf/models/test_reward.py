@@ -22,7 +22,9 @@ def reward(tiny_policy):
 def _positions_model() -> RewardModel:
     """GPT-2 learns positions, so that a wrong position shows."""
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=40, n_positions=64, n_embd=16, n_layer=2, n_head=2, num_labels=1, pad_token_id=0)
+    config = GPT2Config(
+        vocab_size=40, n_positions=64, n_embd=16, n_layer=2, n_head=2, num_labels=1, pad_token_id=0
+    )
     return RewardModel(GPT2ForSequenceClassification(config).eval())
 
 
@@ -62,7 +64,9 @@ def test_another_program_reads_the_same_scores(reward, tmp_path):
     reward.save(tmp_path)
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     ids = [9, 8, 7, 6]
-    assert plain(torch.tensor([ids])).logits.item() == pytest.approx(reward.raw_scores([ids]).item(), abs=1e-5)
+    assert plain(torch.tensor([ids])).logits.item() == pytest.approx(
+        reward.raw_scores([ids]).item(), abs=1e-5
+    )
 
 
 def test_a_policy_is_not_taken_for_a_reward_model(tiny_policy):

@@ -47,7 +47,8 @@ def test_the_reference_is_the_model_that_was_passed(tiny_policy, tokenizer, pref
             weight.mul_(1.5)
     pairs = encode_pairs(tokenizer, preferences.head(4), max_length=64)
     rows = [
-        {"prompt_ids": pair.prompt, "chosen_ids": pair.chosen, "rejected_ids": pair.rejected} for pair in pairs
+        {"prompt_ids": pair.prompt, "chosen_ids": pair.chosen, "rejected_ids": pair.rejected}
+        for pair in pairs
     ]
     # No pad id is masked (-1 names no token): TRL's softmax is over the whole vocabulary.
     expected = [
@@ -77,7 +78,9 @@ def test_the_reference_is_the_model_that_was_passed(tiny_policy, tokenizer, pref
 
 
 @pytest.mark.integration
-def test_the_saved_policy_prefers_the_chosen_responses_more_than_before(tiny_policy, preferences, fp32, tmp_path):
+def test_the_saved_policy_prefers_the_chosen_responses_more_than_before(
+    tiny_policy, preferences, fp32, tmp_path
+):
     _fit(tiny_policy, preferences, fp32, tmp_path, steps=8)
 
     def margin(folder):

@@ -5,7 +5,9 @@ from rlhf.training.pretrain import fit, pack
 from schemas.config.models import ModelShape, PretrainConfig
 from schemas.errors import DataRejected
 
-SHAPE = ModelShape(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=32, vocab_size=300, max_positions=64)
+SHAPE = ModelShape(
+    hidden_size=32, num_layers=1, num_heads=2, intermediate_size=32, vocab_size=300, max_positions=64
+)
 
 
 def test_documents_are_packed_end_to_end_with_eos_after_each(tokenizer):

@@ -40,7 +40,9 @@ def test_sharing_changes_neither_loss_nor_gradient(tiny_policy, tokenizer, fp32)
     ):
         model = RewardModel.from_policy(tiny_policy, seed=1).model
         args = arguments(TRLConfig, config, seed=0, precision=fp32, center_rewards_coefficient=0.1)
-        trainer = kind(model=model, args=args, train_dataset=Dataset.from_list(ROWS), processing_class=tokenizer)
+        trainer = kind(
+            model=model, args=args, train_dataset=Dataset.from_list(ROWS), processing_class=tokenizer
+        )
         loss = trainer.compute_loss(model, collator(ROWS))
         loss.backward()
         results.append((loss.item(), model.score.weight.grad, model.model.embed_tokens.weight.grad))
@@ -80,7 +82,14 @@ def test_it_learns_the_preference_and_normalises_the_scores(
         steps=40, batch_size=4, learning_rate=5e-3, max_length=64, held_out_fraction=0.2, lora=lora
     )
     found = fit(
-        tiny_policy, preferences, candidates, config, seed=0, precision=fp32, on_step=steps.append, out=tmp_path
+        tiny_policy,
+        preferences,
+        candidates,
+        config,
+        seed=0,
+        precision=fp32,
+        on_step=steps.append,
+        out=tmp_path,
     )
     assert found.pairs == 4
     assert found.correct == 4
@@ -118,8 +127,26 @@ def test_equal_scores_cost_ln_2(tiny_policy, preferences, candidates, fp32, tmp_
     config = RewardConfig(steps=1, batch_size=4, center_coefficient=0.0)
     same_length = preferences.with_columns(chosen=pl.lit("a"), rejected=pl.lit("a"))
     with pytest.raises(DataRejected):
-        fit(tiny_policy, same_length, candidates, config, seed=0, precision=fp32, on_step=_ignore, out=tmp_path)
-    fit(tiny_policy, preferences, candidates, config, seed=0, precision=fp32, on_step=steps.append, out=tmp_path)
+        fit(
+            tiny_policy,
+            same_length,
+            candidates,
+            config,
+            seed=0,
+            precision=fp32,
+            on_step=_ignore,
+            out=tmp_path,
+        )
+    fit(
+        tiny_policy,
+        preferences,
+        candidates,
+        config,
+        seed=0,
+        precision=fp32,
+        on_step=steps.append,
+        out=tmp_path,
+    )
     assert steps[0].metrics["loss"] == pytest.approx(math.log(2), abs=1.5)
 
 

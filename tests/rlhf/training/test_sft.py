@@ -30,13 +30,18 @@ def _greedy(folder, prompt):
 def test_labels_are_the_response_with_eos_once_and_never_the_prompt(tokenizer, demonstrations):
     examples = encode_examples(tokenizer, demonstrations.iter_rows(named=True), max_length=64)
     for (ids, labels), row in zip(examples, demonstrations.iter_rows(named=True), strict=True):
-        prompt, response = encode_prompt(tokenizer, row["prompt"]), encode_response(tokenizer, row["response"])
+        prompt, response = (
+            encode_prompt(tokenizer, row["prompt"]),
+            encode_response(tokenizer, row["response"]),
+        )
         assert ids == prompt + response
         assert labels == [IGNORED] * len(prompt) + response
         assert labels.count(tokenizer.eos_token_id) == 1
 
 
-def test_a_cut_response_gets_no_eos_and_a_prompt_that_fills_the_room_is_left_out(tokenizer, demonstrations, caplog):
+def test_a_cut_response_gets_no_eos_and_a_prompt_that_fills_the_room_is_left_out(
+    tokenizer, demonstrations, caplog
+):
     whole = encode_examples(tokenizer, demonstrations.iter_rows(named=True), max_length=64)
     room = len(encode_prompt(tokenizer, demonstrations["prompt"][0])) + 2
     cut = encode_examples(tokenizer, demonstrations.iter_rows(named=True), max_length=room)
@@ -48,7 +53,9 @@ def test_a_cut_response_gets_no_eos_and_a_prompt_that_fills_the_room_is_left_out
         encode_examples(tokenizer, demonstrations.iter_rows(named=True), max_length=3)
 
 
-def test_the_loss_is_the_mean_over_response_tokens_whatever_the_micro_batches(tiny_policy, demonstrations, fp32):
+def test_the_loss_is_the_mean_over_response_tokens_whatever_the_micro_batches(
+    tiny_policy, demonstrations, fp32
+):
     model, tokenizer = load_policy(tiny_policy)
     rows = encode_examples(tokenizer, demonstrations.iter_rows(named=True), max_length=64)
     total, count = 0.0, 0

@@ -1,0 +1,64 @@
+"""A rollout with what the update learns from, and the two ways to look at it: as numbers and as a table.
+
+Shapes: B responses, T response tokens.
+"""
+
+from dataclasses import dataclass
+
+import polars as pl
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from rlhf.algorithms.advantages import explained_variance
+from rlhf.algorithms.masks import masked_mean
+from rlhf.algorithms.rollouts import Rollout
+from rlhf.data.chat import decode_response
+
+
+@dataclass(frozen=True, slots=True)
+class Experience:
+    """A rollout with what the update learns from; tensors are (B, T) and hold 0 in the padding."""
+
+    rollout: Rollout
+    rewards_BT: Tensor
+    kl_BT: Tensor
+    advantages_BT: Tensor
+    """Whitened over the batch."""
+    returns_BT: Tensor
+
+
+def describe(experience: Experience) -> dict[str, float]:
+    """Return what is worth watching about an iteration's responses; per response, in nats and tokens."""
+    rollout = experience.rollout
+    mask_BT = rollout.mask_BT
+    num_responses = len(rollout.responses)
+    return {
+        "score": rollout.scores_B.mean().item(),
+        "score_std": rollout.scores_B.std().item(),
+        "kl": experience.kl_BT.sum().item() / num_responses,
+        "reward": experience.rewards_BT.sum().item() / num_responses,
+        "entropy": masked_mean(rollout.entropy_BT, mask_BT).item(),
+        "explained_variance": explained_variance(rollout.values_BT, experience.returns_BT, mask_BT).item(),
+        "response_length": int(mask_BT.sum()) / num_responses,
+        "eos_rate": rollout.finished_B.float().mean().item(),
+        "identical_share": 1.0 - len({tuple(ids) for ids in rollout.responses}) / num_responses,
+        "sampler_gap": rollout.sampler_gap,
+    }
+
+
+def table(
+    tokenizer: PreTrainedTokenizerFast, asked: pl.DataFrame, experience: Experience, iteration: int
+) -> pl.DataFrame:
+    """Return the iteration's responses as rows of the table `rollouts`."""
+    rollout = experience.rollout
+    return (
+        asked.select("prompt_id", "prompt")
+        .with_columns(
+            pl.lit(iteration).cast(pl.Int64).alias("iteration"),
+            pl.Series("response", [decode_response(tokenizer, ids) for ids in rollout.responses]),
+            pl.Series("score", rollout.scores_B.double().tolist()),
+            pl.Series("kl", experience.kl_BT.sum(dim=1).double().tolist()),
+            pl.Series("finished", rollout.finished_B.tolist()),
+        )
+        .select("iteration", "prompt_id", "prompt", "response", "score", "kl", "finished")
+    )
