@@ -1,14 +1,16 @@
 """A tokenizer and a policy small enough to be built anew."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from rlhf.models.bpe import train_tokenizer
-from rlhf.models.loading import save_model
 from schemas.config.models import ModelShape
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+# Heavy imports stay inside the fixtures: tests that need no model do not pay for them.
 
 TEXTS = [
     "When do you open? We are open from nine to five.",
@@ -18,13 +20,20 @@ TEXTS = [
 
 
 @pytest.fixture(scope="session")
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer() -> "PreTrainedTokenizerFast":
+    from rlhf.models.bpe import train_tokenizer
+
     return train_tokenizer(TEXTS, ModelShape(vocab_size=320))
 
 
 @pytest.fixture(scope="session")
-def tiny_policy(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Path:
+def tiny_policy(tmp_path_factory: pytest.TempPathFactory, tokenizer: "PreTrainedTokenizerFast") -> Path:
     """A folder with an untrained two-layer Llama; its output is sharpened, so that responses differ clearly."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from rlhf.models.loading import save_model
+
     folder = tmp_path_factory.mktemp("policy")
     torch.manual_seed(0)
     model = LlamaForCausalLM(

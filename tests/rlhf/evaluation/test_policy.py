@@ -4,14 +4,22 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
 
 from rlhf.data.chat import encode_prompt, stop_ids
 from rlhf.data.helpdesk.probes import counterfactual_pairs
 from rlhf.data.helpdesk.world import World
 from rlhf.evaluation.policy import annotate_curve, evaluate, respond
 from rlhf.evaluation.probes import probe_reward
-from rlhf.models.loading import load_policy
+from rlhf.models.loading import CHATML, load_policy
 from rlhf.models.precision import Precision
 from rlhf.models.sampling import sample
 from schemas.config import EvaluateConfig
@@ -19,6 +27,63 @@ from schemas.errors import ConfigError, DataRejected
 
 REWARD_JUDGE = EvaluateConfig(judge="reward", bootstrap_samples=500)
 PRECISION = Precision(threads=1, dtype="fp32")
+
+
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = ["<|eos|>", "<|pad|>", "<|im_start|>", "<|im_end|>"]
+    core = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate([*special, *alphabet])}, merges=[]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token="<|eos|>",
+        pad_token="<|pad|>",
+        additional_special_tokens=special[2:],
+    )
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def config() -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=260,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=256,
+        eos_token_id=0,
+        bos_token_id=None,
+        pad_token_id=1,
+    )
+
+
+@pytest.fixture
+def save_policy(tmp_path: Path) -> Callable[..., Path]:
+    """Saves a random tiny policy; a seed names its weights."""
+
+    def save(name: str, *, seed: int) -> Path:
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config())
+        with torch.no_grad():
+            model.lm_head.weight.mul_(20)
+        model.save_pretrained(tmp_path / name)
+        byte_tokenizer().save_pretrained(tmp_path / name)
+        return tmp_path / name
+
+    return save
+
+
+@pytest.fixture
+def reward_folder(tmp_path: Path) -> Path:
+    torch.manual_seed(9)
+    shape = config()
+    shape.num_labels = 1
+    shape.rlhf_score_mean, shape.rlhf_score_std = 0.5, 2.0
+    LlamaForSequenceClassification(shape).save_pretrained(tmp_path / "reward")
+    byte_tokenizer().save_pretrained(tmp_path / "reward")
+    return tmp_path / "reward"
 
 
 def samples(scores: list[float], **columns: list[object]) -> pl.DataFrame:
