@@ -16,13 +16,14 @@ help:  ## list the verbs
 install: .venv/.installed  ## create .venv with the exact versions of constraints.txt
 
 # Every version is pinned, so nothing is left to resolve: without --no-deps pip's resolver takes many times as long.
-# The second call adds what a platform's own builds ask for beyond the pins (torch's CUDA wheels do).
+# The last call adds what a platform's own builds ask for beyond the pins (torch's CUDA wheels do), if they do.
 .venv/.installed: constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	  { echo "error: $(PYTHON) is $$($(PYTHON) --version); wanted Python 3.11 to 3.13; run make PYTHON=python3.12" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --no-deps -r constraints.txt
-	$(BIN)/python -m pip install --no-build-isolation -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip check || $(BIN)/python -m pip install --no-build-isolation -c constraints.txt -e '.[test]'
 	@touch $@
 
 run: install  ## align the helpdesk model on this machine (RECIPE=... for another recipe)
