@@ -46,7 +46,7 @@ def read_content(run_id: str) -> "ReportContent":
     found = entries(run_id)
     if stored is None or (sft := result_of(found, "evaluate-sft", EvaluationResult)) is None:
         raise NotFound(
-            f"The store knows no evaluated run {run_id!r}; `rlhf report` lists the runs that have a page."
+            f"The store knows no evaluated run {run_id!r}; wanted the parent run id that `rlhf run` printed."
         )
     config = RunConfig.model_validate_json(stored)
     names = [aligner.name for aligner in config.aligners]
