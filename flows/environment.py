@@ -45,7 +45,8 @@ def answers(url: str) -> bool:
 
 
 def prepare(settings: Settings, *, debug: bool = False) -> None:
-    """Set what Prefect and MLflow read at import; what the user has set stays."""
+    """Set what Prefect and MLflow read at import, and make their home; what the user has set stays."""
+    settings.prefect_home.mkdir(parents=True, exist_ok=True)  # Prefect makes no parents, and fails late
     defaults = {
         "RLHF_HOME": str(settings.home),
         "PREFECT_HOME": str(settings.prefect_home),
