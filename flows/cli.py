@@ -17,6 +17,9 @@ from flows.terminal import say, show_json
 from schemas.errors import RLHFError
 
 
+_OURS = {"flows", "tasks", "rlhf", "schemas"}
+
+
 class _Commands(TyperGroup):
     """Turn the project's errors and Ctrl-C into one line and an exit code."""
 
@@ -54,6 +57,11 @@ def _options(
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
+    logging.captureWarnings(capture=True)
+    if not debug:
+        # Other libraries' warnings and tracebacks are for those who debug; our own messages say what to do.
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(lambda record: record.name.partition(".")[0] in _OURS)
 
 
 def main() -> None:
@@ -63,7 +71,8 @@ def main() -> None:
         sys.argv[1:] = ["--debug", *(argument for argument in sys.argv[1:] if argument != "--debug")]
     else:
         sys.excepthook = _report_defect
-    app(prog_name="rlhf")
+    # Called through `app()`, Typer would put a hook of its own in the place of ours.
+    typer.main.get_command(app)(prog_name="rlhf")
 
 
 def _debug() -> bool:

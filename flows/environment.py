@@ -1,4 +1,4 @@
-"""What Prefect and MLflow must find in the environment before either is imported."""
+"""What Prefect, MLflow and transformers must find in the environment before they are imported."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def answers(url: str) -> bool:
 
 
 def prepare(settings: Settings, *, debug: bool = False) -> None:
-    """Set what Prefect and MLflow read at import, and make their home; what the user has set stays."""
+    """Set what these libraries read at import, and make Prefect's home; what the user has set stays."""
     settings.prefect_home.mkdir(parents=True, exist_ok=True)  # Prefect makes no parents, and fails late
     defaults = {
         "RLHF_HOME": str(settings.home),
@@ -53,6 +53,11 @@ def prepare(settings: Settings, *, debug: bool = False) -> None:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        # One display is enough: these draw bars of their own for files that load in milliseconds.
+        "HF_HUB_DISABLE_PROGRESS_BARS": "0" if debug else "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "0" if debug else "1",
+        "TRANSFORMERS_VERBOSITY": "warning" if debug else "error",
         # A first migration on a busy machine takes longer than the 20 s of Prefect's default.
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
         # Run logs still reach Prefect's pages; the terminal shows our own display and one line per error.

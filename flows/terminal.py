@@ -8,6 +8,9 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
+_FILE_WIDTH = 1_000
+"""Columns that a file is taken to have."""
+
 
 def say(message: str) -> None:
     """Write one message to standard error."""
@@ -26,9 +29,9 @@ def show_json(result: BaseModel | Mapping[str, object] | Sequence[object], **ext
 
 
 def show_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Write a table to standard output; wide ones are not cut when the output is a file."""
-    console = Console(soft_wrap=True)
+    """Write a table to standard output; nothing is wrapped or cut when the output is a file."""
+    console = Console() if sys.stdout.isatty() else Console(width=_FILE_WIDTH)
     table = Table(*headings, box=None, header_style="bold", pad_edge=False)
     for row in rows:
         table.add_row(*row)
-    console.print(table, width=None if console.is_terminal else 400)
+    console.print(table)

@@ -72,7 +72,9 @@ class Stage(Generic[P, R]):
 
     def __call__(self, run: PipelineRun, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the stage, or re-use its result."""
-        result = self._task(run, inspect.signature(self.body).bind(None, *args, **kwargs).arguments)
+        arguments = inspect.signature(self.body).bind(None, *args, **kwargs).arguments
+        # A task that returns a state of its own hands that state back, not what is in it.
+        result = self._task(run, arguments, return_state=True).result()
         assert isinstance(result, self.result_type)
         if run.until == self.name:
             raise StageReached(self.name)

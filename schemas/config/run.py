@@ -23,7 +23,7 @@ class ComputeConfig(Section):
 
 
 STAGES = (
-    "validate", "pretrain", "sft", "sample", "preferences", "reward", "evaluate", "gate", "register", "report",
+    "validate", "pretrain", "sft", "sample", "preferences", "reward", "probe", "evaluate", "gate", "register", "report",
 )  # fmt: skip
 """Names that an aligner may not take."""
 
