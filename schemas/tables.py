@@ -99,25 +99,35 @@ class Candidates(_Prompted):
 
 
 class Rankings(_Prompted):
-    """One rater's ranks of the responses to a prompt: 1 is best, equal ranks are ties, null was not ranked."""
+    """One rater's ranks of the responses to a prompt: 1 is best, equal ranks are ties, null was not ranked.
+
+    `finished` is False for a response that the sampler cut off.
+    """
 
     responses: pl.List = pa.Field(dtype_kwargs={"inner": pl.String()})
+    finished: pl.List = pa.Field(dtype_kwargs={"inner": pl.Boolean()})
     rater: pl.String
     ranks: pl.List = pa.Field(dtype_kwargs={"inner": pl.Int64()})
 
     @pa.dataframe_check(name="ranks_fit_the_responses", ignore_na=False)
     def _ranks_fit(cls, data: PolarsData) -> pl.LazyFrame:
-        same = pl.col("ranks").list.len() == pl.col("responses").list.len()
+        size = pl.col("responses").list.len()
+        same = (pl.col("ranks").list.len() == size) & (pl.col("finished").list.len() == size)
         comparable = pl.col("ranks").list.drop_nulls().list.len() >= 2
         positive = pl.col("ranks").list.min() >= 1
         return data.lazyframe.select((same & comparable & positive).fill_null(value=False))
 
 
 class Preferences(_Prompted):
-    """Pairs of a chosen and a rejected response; `weight` counts votes or agreement, `margin` how much better."""
+    """Pairs of a chosen and a rejected response; `weight` counts votes or agreement, `margin` how much better.
+
+    A response that the sampler cut off is not finished: to train on it as if it ended there would teach to stop.
+    """
 
     chosen: pl.String
     rejected: pl.String
+    chosen_finished: pl.Boolean
+    rejected_finished: pl.Boolean
     margin: pl.Float64 = pa.Field(nullable=True)
     weight: pl.Float64 = pa.Field(gt=0)
 

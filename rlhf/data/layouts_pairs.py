@@ -49,7 +49,25 @@ def _pair(
                 "score_chosen",
                 f"score_chosen {scores[0]} is not above score_rejected {scores[1]}",
             )
-    return [{"prompt": prompt, "chosen": chosen, "rejected": rejected, "margin": margin, "weight": 1.0}]
+    return [
+        {
+            "prompt": prompt,
+            "chosen": chosen,
+            "rejected": rejected,
+            "chosen_finished": _finished(draft, "chosen_finished"),
+            "rejected_finished": _finished(draft, "rejected_finished"),
+            "margin": margin,
+            "weight": 1.0,
+        }
+    ]
+
+
+def _finished(draft: Draft, name: str) -> bool:
+    """Tell whether a response ended by itself; what people wrote or collected did, unless the row says otherwise."""
+    value = draft.row.value.get(name)
+    if value is not None and not isinstance(value, bool):
+        draft.row.found("schema_type", name, f"found {shown(value)} where true or false was wanted")
+    return value is not False
 
 
 def _score(draft: Draft, name: str) -> float | None:
@@ -275,7 +293,15 @@ def ranked_two(prompt: str, one: str, two: str, label: str) -> Read:
             return []
         ranks = [1, 1] if verdict == 1.5 else [1, 2] if verdict < 1.5 else [2, 1]
         rater = draft.row.value.get("annotator") or draft.row.value.get("evaluator") or "unknown"
-        return [{"prompt": parts[0], "responses": [parts[1], parts[2]], "rater": str(rater), "ranks": ranks}]
+        return [
+            {
+                "prompt": parts[0],
+                "responses": [parts[1], parts[2]],
+                "finished": [True, True],
+                "rater": str(rater),
+                "ranks": ranks,
+            }
+        ]
 
     return read
 
@@ -351,4 +377,12 @@ def _ranking(
     if len(ranked) == 1 and len(order) > 2:
         draft.row.found("ranking_inconsistent", "responses", "all responses have the same rank", fatal=False)
     rater = draft.row.value.get("rater") or draft.row.value.get("annotator") or "unknown"
-    return [{"prompt": prompt, "responses": texts, "rater": str(rater), "ranks": ranks}]
+    finished = draft.row.value.get("finished", [True] * len(texts))
+    if not isinstance(finished, list) or [type(value) for value in finished] != [bool] * len(texts):
+        draft.row.found(
+            "schema_type",
+            "finished",
+            f"found {shown(finished)} where one true or false per response was wanted",
+        )
+        return []
+    return [{"prompt": prompt, "responses": texts, "finished": finished, "rater": str(rater), "ranks": ranks}]

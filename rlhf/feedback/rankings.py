@@ -4,35 +4,37 @@ from itertools import combinations
 
 import polars as pl
 
+from schemas.tables import polars_schema
+
 
 def pairs(rankings: pl.DataFrame) -> pl.DataFrame:
     """Return every pair of differently ranked, different responses (table `preferences`).
 
     Ties and unranked responses give no pair (Ouyang et al. 2022, section 3.5, use all K-choose-2 pairs).
     """
-    rows: dict[str, list[object]] = {name: [] for name in ("prompt_id", "prompt", "chosen", "rejected")}
+    rows: list[dict[str, object]] = []
     for row in rankings.iter_rows(named=True):
         ranked = [
-            (rank, text)
-            for rank, text in zip(row["ranks"], row["responses"], strict=True)
+            (rank, text, finished)
+            for rank, text, finished in zip(row["ranks"], row["responses"], row["finished"], strict=True)
             if rank is not None
         ]
         for better, worse in combinations(sorted(ranked), 2):
             if better[0] == worse[0] or better[1] == worse[1]:
                 continue
-            rows["prompt_id"].append(row["prompt_id"])
-            rows["prompt"].append(row["prompt"])
-            rows["chosen"].append(better[1])
-            rows["rejected"].append(worse[1])
-    return pl.DataFrame(
-        rows,
-        schema={
-            "prompt_id": pl.String,
-            "prompt": rankings.schema["prompt"],
-            "chosen": pl.String,
-            "rejected": pl.String,
-        },
-    ).with_columns(pl.lit(None, pl.Float64).alias("margin"), pl.lit(1.0).alias("weight"))
+            rows.append(
+                {
+                    "prompt_id": row["prompt_id"],
+                    "prompt": row["prompt"],
+                    "chosen": better[1],
+                    "rejected": worse[1],
+                    "chosen_finished": better[2],
+                    "rejected_finished": worse[2],
+                    "margin": None,
+                    "weight": 1.0,
+                }
+            )
+    return pl.DataFrame(rows, schema=polars_schema("preferences"))
 
 
 def describe(rankings: pl.DataFrame, derived: pl.DataFrame) -> dict[str, float]:

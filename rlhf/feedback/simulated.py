@@ -19,6 +19,6 @@ def rank(candidates: pl.DataFrame, config: PreferencesConfig, *, world_seed: int
         ranks.append(
             raters.rank(world, question, row["responses"], rater=rater, noise=config.noise, seed=seed)
         )
-    return candidates.select("prompt_id", "prompt", "responses").with_columns(
+    return candidates.select("prompt_id", "prompt", "responses", "finished").with_columns(
         pl.Series("rater", chosen, pl.String), pl.Series("ranks", ranks, pl.List(pl.Int64))
     )

@@ -7,6 +7,7 @@ import peft
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -117,15 +118,17 @@ def merge(model: PreTrainedModel) -> PreTrainedModel:
 def load_weights(
     folder: Path, device: str, kind: type = AutoModelForCausalLM, **options: int
 ) -> PreTrainedModel:
-    """Load one architecture in fp32 for evaluation: safetensors only, no remote code."""
+    """Load one architecture in fp32 for evaluation: safetensors only, no remote code, no weight left random."""
     if not any(folder.glob("*.safetensors")):
         raise ModelNotUsable(
             f"{folder} has no *.safetensors file; wanted weights in that format (pickles can run code). "
             "Convert the model with `save_pretrained`."
         )
     try:
-        model: PreTrainedModel = kind.from_pretrained(
+        model: PreTrainedModel
+        model, found = kind.from_pretrained(
             folder,
+            output_loading_info=True,
             dtype=torch.float32,
             attn_implementation=attention_implementation(device),
             use_safetensors=True,
@@ -133,10 +136,16 @@ def load_weights(
             trust_remote_code=False,
             **options,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelNotUsable(
             f"{folder} cannot be loaded as {kind.__name__.removeprefix('AutoModelFor')}: {_first_line(error)}"
         ) from error
+    if missing := sorted(found["missing_keys"]):  # transformers would go on with random ones
+        raise ModelNotUsable(
+            f"{folder} lacks {len(missing)} of the weights of a {type(model).__name__} "
+            f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); "
+            "wanted all of them. Save the whole model again with `save_pretrained`, adapters merged."
+        )
     return model.to(device).eval()
 
 

@@ -3,6 +3,7 @@
 Legend: B sequences, L tokens, D hidden width.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -46,17 +47,17 @@ class RewardModel:
     @classmethod
     def load(cls, path: str | Path, *, device: str = "cpu") -> Self:
         """Load a saved reward model: fp32, evaluation mode."""
-        reward = cls(load_weights(Path(path), device, AutoModelForSequenceClassification, num_labels=1))
-        if not hasattr(reward.model.config, _MEAN):
+        config = Path(path) / "config.json"
+        if config.is_file() and _MEAN not in json.loads(config.read_text(encoding="utf-8")):
             raise ModelNotUsable(
                 f"{path} has no {_MEAN} in its config.json; wanted a model that the reward stage saved."
             )
-        return reward
+        return cls(load_weights(Path(path), device, AutoModelForSequenceClassification, num_labels=1))
 
     @classmethod
     def from_policy(cls, path: str | Path, *, seed: int, device: str = "cpu") -> Self:
         """Start from a policy's trunk with a fresh head N(0, 1 / (D + 1)) (Stiennon et al. 2020)."""
-        reward = cls(load_weights(Path(path), device, AutoModelForSequenceClassification, num_labels=1))
+        reward = cls(_with_scalar_head(load_weights(Path(path), device)))
         width = reward.head.in_features
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -123,6 +124,29 @@ class RewardModel:
             -1
         )
         return scores
+
+
+def _with_scalar_head(policy: PreTrainedModel) -> PreTrainedModel:
+    """Put the trunk of a policy, itself and not a copy, under a head that holds no values yet."""
+    policy.config.num_labels = 1
+    try:
+        with torch.device("meta"):  # the trunk that this builds is only a place for the real one
+            model: PreTrainedModel = AutoModelForSequenceClassification.from_config(policy.config)
+    except ValueError as error:
+        raise ModelNotUsable(
+            f"There is no reward model for a {type(policy).__name__}: {error}. "
+            "Choose a decoder such as Llama or Qwen."
+        ) from error
+    trunk = policy.base_model
+    if type(model.base_model) is not type(trunk):
+        raise ModelNotUsable(
+            f"{type(model).__name__} is built on a {type(model.base_model).__name__}, and the policy on a "
+            f"{type(trunk).__name__}; wanted one trunk for both. Choose a decoder such as Llama or Qwen."
+        )
+    setattr(model, model.base_model_prefix, trunk)
+    if isinstance(head := getattr(model, "score", None), nn.Module):
+        head.to_empty(device=policy.device)
+    return model.eval()
 
 
 def _in_fp32(head: nn.Linear) -> Fp32Linear:

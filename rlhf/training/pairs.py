@@ -1,7 +1,6 @@
 """Preference pairs as token ids, the same for the reward model and for DPO."""
 
 import logging
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import polars as pl
@@ -15,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """One comparison; the responses end with EOS unless they were cut."""
+    """One comparison; the responses end with EOS unless they were cut, by the sampler or here."""
 
     prompt_id: str
     prompt: list[int]
@@ -34,12 +33,8 @@ def encode_pairs(
     preferences: pl.DataFrame,
     *,
     max_length: int,
-    unfinished: Collection[tuple[str, str]] = (),
 ) -> list[Pair]:
-    """Encode each preference, cut to `max_length` tokens; pairs that this makes equal are left out.
-
-    `unfinished` names the (prompt_id, response) that the sampler cut off: they get no EOS.
-    """
+    """Encode each preference, cut to `max_length` tokens; pairs that this makes equal are left out."""
     prompts: dict[str, list[int]] = {}
     pairs: list[Pair] = []
     cut = 0
@@ -50,8 +45,8 @@ def encode_pairs(
         prompt = prompts[name]
         room = max(max_length - len(prompt), 0)
         whole = [
-            encode_response(tokenizer, text, finished=(name, text) not in unfinished)
-            for text in (row["chosen"], row["rejected"])
+            encode_response(tokenizer, row[side], finished=row[f"{side}_finished"])
+            for side in ("chosen", "rejected")
         ]
         cut += max(map(len, whole)) > room
         chosen, rejected = (ids[:room] for ids in whole)

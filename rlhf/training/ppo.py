@@ -91,25 +91,12 @@ def fit(
     )
     done, rollouts, metrics = resumed or (0, None, {})
     for iteration in range(done, config.iterations):
-        rows = prompt_rows(prompts.height, iteration=iteration, batch_size=config.batch_size, seed=seed)
-        asked = prompts[rows]
-        rollout, plan = collect(
-            actors, asked["prompt"].to_list(), config, precision=precision, seed=seed, iteration=iteration
+        sampled, step = _iterate(
+            actors, trained, prompts, config, precision=precision, seed=seed, iteration=iteration
         )
-        experience = learn_from(rollout, config)
-        metrics = describe(experience) | update(
-            actors, trained, experience, plan, config, precision=precision, iteration=iteration
-        )
-        sampled = table(actors.tokenizer, asked, experience, iteration)
         rollouts = sampled if rollouts is None else pl.concat([rollouts, sampled])
-        on_step(
-            StepMetrics(
-                step=iteration + 1,
-                total=config.iterations,
-                metrics=metrics,
-                tokens=int(rollout.mask_BT.sum()),
-            )
-        )
+        metrics = step.metrics
+        on_step(step)
         if checkpoints is not None:
             save_checkpoint(
                 checkpoints,
@@ -122,6 +109,34 @@ def fit(
     assert rollouts is not None  # there is at least one iteration
     save_model(merge(actors.policy), actors.tokenizer, out)
     return PPOFit(rollouts=rollouts, metrics=metrics)
+
+
+def _iterate(
+    actors: Actors,
+    trained: Mapping[str, Trained],
+    prompts: pl.DataFrame,
+    config: PPOConfig,
+    *,
+    precision: Precision,
+    seed: int,
+    iteration: int,
+) -> tuple[pl.DataFrame, StepMetrics]:
+    """Sample a rollout and update on it; return its rows of the table `rollouts` and what was measured."""
+    rows = prompt_rows(prompts.height, iteration=iteration, batch_size=config.batch_size, seed=seed)
+    asked = prompts[rows]
+    rollout, plan = collect(
+        actors, asked["prompt"].to_list(), config, precision=precision, seed=seed, iteration=iteration
+    )
+    experience = learn_from(rollout, config)
+    metrics = describe(experience) | update(
+        actors, trained, experience, plan, config, precision=precision, iteration=iteration
+    )
+    return table(actors.tokenizer, asked, experience, iteration), StepMetrics(
+        step=iteration + 1,
+        total=config.iterations,
+        metrics=metrics,
+        tokens=int(rollout.mask_BT.sum()),
+    )
 
 
 def learn_from(rollout: Rollout, config: PPOConfig) -> Experience:

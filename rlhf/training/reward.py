@@ -105,9 +105,8 @@ def fit(
     """
     tokenizer = load_tokenizer(sft)
     reward = RewardModel.from_policy(sft, seed=seed, device=precision.device)
-    unfinished = _unfinished(candidates)
     train_pairs, held_out = (
-        encode_pairs(tokenizer, part, max_length=config.max_length, unfinished=unfinished)
+        encode_pairs(tokenizer, part, max_length=config.max_length)
         for part in split_by_prompt(preferences, config.held_out_fraction, seed)
     )
     trainer = PairTrainer(
@@ -131,24 +130,15 @@ def fit(
     with autocast(precision):
         correct = _correct(trained, held_out, config.batch_size)
         responses = _encode_candidates(tokenizer, candidates, config.max_length, seed)
-        scores_B = trained.raw_scores(responses, batch_size=config.batch_size)
-    mean, std = float(scores_B.mean()), float(scores_B.std())
-    if not std > 0:
-        raise TrainingDiverged(
-            f"All {len(responses)} SFT responses have the score {mean:.4g}; wanted scores that differ. "
-            "Train longer, or sample more varied responses."
-        )
-    lengths_B = torch.tensor([float(len(ids)) for ids in responses])
-    metrics["length_correlation"] = float(torch.corrcoef(torch.stack([scores_B, lengths_B]))[0, 1])
-    trained.set_normalisation(mean=mean, std=std)
+        metrics["length_correlation"] = _set_scale(trained, responses, config.batch_size)
     trained.save(out)
     tokenizer.save_pretrained(out)
     return RewardFit(
         correct=correct,
         longer_correct=sum(_win(len(pair.chosen), len(pair.rejected)) for pair in held_out),
         pairs=len(held_out),
-        score_mean=mean,
-        score_std=std,
+        score_mean=trained.score_mean,
+        score_std=trained.score_std,
         metrics=metrics,
     )
 
@@ -176,11 +166,6 @@ def _dataset(pairs: list[Pair], config: RewardConfig, seed: int) -> Dataset:
     return Dataset.from_list(rows).select(order)
 
 
-def _unfinished(candidates: pl.DataFrame) -> set[tuple[str, str]]:
-    flat = candidates.select("prompt_id", "responses", "finished").explode("responses", "finished")
-    return set(flat.filter(~pl.col("finished")).select("prompt_id", "responses").iter_rows())
-
-
 def _encode_candidates(
     tokenizer: PreTrainedTokenizerFast, candidates: pl.DataFrame, max_length: int, seed: int
 ) -> list[list[int]]:
@@ -194,6 +179,20 @@ def _encode_candidates(
         (encode_prompt(tokenizer, prompt) + encode_response(tokenizer, text, finished=finished))[:max_length]
         for prompt, text, finished in flat.iter_rows()
     ]
+
+
+def _set_scale(reward: RewardModel, responses: list[list[int]], batch_size: int) -> float:
+    """Give these responses scores of mean 0 and deviation 1; return the correlation of score and length."""
+    scores_B = reward.raw_scores(responses, batch_size=batch_size)
+    mean, std = float(scores_B.mean()), float(scores_B.std())
+    if not std > 0:
+        raise TrainingDiverged(
+            f"All {len(responses)} SFT responses have the score {mean:.4g}; wanted scores that differ. "
+            "Train longer, or sample more varied responses."
+        )
+    reward.set_normalisation(mean=mean, std=std)
+    lengths_B = torch.tensor([float(len(ids)) for ids in responses])
+    return float(torch.corrcoef(torch.stack([scores_B, lengths_B]))[0, 1])
 
 
 def _correct(reward: RewardModel, pairs: list[Pair], batch_size: int) -> float:

@@ -99,6 +99,7 @@ def collect(
         )
     responses = [completion.ids for completion in drawn]
     lengths_B = torch.tensor([len(response) for response in responses])
+    mask_BT = length_mask(lengths_B, int(lengths_B.max())).to(actors.device)
     order = generator_for(seed, "minibatches", iteration)
     plan = [
         minibatches(
@@ -109,17 +110,9 @@ def collect(
         )
         for _ in range(config.epochs)
     ]
-    mask_BT = length_mask(lengths_B, int(lengths_B.max())).to(actors.device)
-    old_BT, ref_BT, values_BT, entropy_BT = (
-        torch.zeros(mask_BT.shape, device=actors.device) for _ in range(4)
+    old_BT, ref_BT, values_BT, entropy_BT = _score_planned(
+        actors, ids, responses, mask_BT, plan[0], config, precision
     )
-    for rows in (rows for minibatch in plan[0] for rows in minibatch):
-        batch = micro_batch(ids, responses, rows, actors)
-        width = batch.mask_BT.shape[1]
-        for target_BT, part_BT in zip(
-            (old_BT, ref_BT, values_BT, entropy_BT), _score(actors, batch, config, precision), strict=True
-        ):
-            target_BT[rows, :width] = part_BT.masked_fill(~batch.mask_BT, 0.0)
     with autocast(precision):
         scores_B = actors.reward_model.normalised_scores(
             [prompt + response for prompt, response in zip(ids, responses, strict=True)]
@@ -137,6 +130,26 @@ def collect(
         sampler_gap=_gap(old_BT[mask_BT], [value for completion in drawn for value in completion.logprobs]),
     )
     return rollout, plan
+
+
+def _score_planned(
+    actors: Actors,
+    prompts: Sequence[list[int]],
+    responses: Sequence[list[int]],
+    mask_BT: Tensor,
+    epoch: Sequence[Minibatch],
+    config: PPOConfig,
+    precision: Precision,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Score an epoch's micro-batches one by one; return what `_score` does, each (B, T), 0 in the padding."""
+    scored = tuple(torch.zeros(mask_BT.shape, device=mask_BT.device) for _ in range(4))
+    for rows in (rows for minibatch in epoch for rows in minibatch):
+        batch = micro_batch(prompts, responses, rows, actors)
+        width = batch.mask_BT.shape[1]
+        for target_BT, part_BT in zip(scored, _score(actors, batch, config, precision), strict=True):
+            target_BT[rows, :width] = part_BT.masked_fill(~batch.mask_BT, 0.0)
+    old_BT, ref_BT, values_BT, entropy_BT = scored
+    return old_BT, ref_BT, values_BT, entropy_BT
 
 
 def _score(

@@ -47,9 +47,10 @@ def arguments(
         warmup_steps=round(optimiser.warmup_fraction * optimiser.steps),
         weight_decay=optimiser.weight_decay,
         max_grad_norm=optimiser.max_grad_norm,
-        # TRL turns these two on unless told otherwise, on CPUs too.
+        # TRL turns these two on unless told otherwise, on CPUs too. The second has an older name, which TRL
+        # sets and transformers warns of; given this one, transformers overwrites the other silently.
         bf16=precision.dtype == "bf16",
-        gradient_checkpointing=optimiser.gradient_checkpointing,
+        activation_checkpointing=optimiser.gradient_checkpointing,
         use_cpu=precision.device == "cpu",
         dataloader_pin_memory=precision.device != "cpu",
         seed=seed,

@@ -4,6 +4,7 @@ import shutil
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlhf.models.loading import attach_lora, import_base, load_policy, merge, save_model
@@ -86,6 +87,38 @@ def test_code_that_comes_with_a_model_is_not_run(folder):
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(ModelNotUsable):
         load_policy(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.layers.0.self_attn.q_proj.weight", "model.embed_tokens.weight"])
+def test_a_checkpoint_that_lacks_weights_is_refused(folder, name):
+    weights = load_file(folder / "model.safetensors")
+    del weights[name]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelNotUsable, match=f"lacks .* of the weights .*{name}"):
+        load_policy(folder)
+
+
+def test_adapters_that_were_saved_unmerged_are_refused(folder):
+    adapted = attach_lora(load_policy(folder)[0], LoraConfig(rank=2), "CAUSAL_LM")
+    names = {key.removeprefix("base_model.model."): weight for key, weight in adapted.state_dict().items()}
+    names.pop("lm_head.weight", None)  # tied to the embeddings
+    save_file({key: weight.contiguous() for key, weight in names.items()}, folder / "model.safetensors")
+    with pytest.raises(ModelNotUsable, match="lacks 14 of the weights"):
+        load_policy(folder)
+
+
+def test_weights_of_another_shape_are_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 64}))
+    with pytest.raises(ModelNotUsable, match="cannot be loaded"):
+        load_policy(folder)
+
+
+def test_weights_that_are_cut_short_are_refused(folder):
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelNotUsable, match="cannot be loaded"):
+        load_policy(folder)
 
 
 def test_an_imported_base_gets_the_template_and_pad_token_of_the_recipe(folder, tmp_path):

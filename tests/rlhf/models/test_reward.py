@@ -1,11 +1,13 @@
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForSequenceClassification, GPT2Config, GPT2ForSequenceClassification
 
-from rlhf.models.loading import attach_lora, merge
+from rlhf.models.loading import attach_lora, load_policy, merge
 from rlhf.models.precision import Precision, autocast
 from rlhf.models.reward import RewardModel
 from schemas.config.models import LoraConfig
@@ -36,6 +38,7 @@ def test_neither_batch_size_nor_neighbours_change_a_score(reward, batch_size):
         torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
 
 
+@torch.no_grad()
 def test_the_score_is_the_heads_output_at_the_last_token(reward):
     ids = [9, 8, 7, 1, 0]  # ends in EOS and pad: both are tokens like any other here
     hidden = reward.backbone(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
@@ -72,6 +75,36 @@ def test_another_program_reads_the_same_scores(reward, tmp_path):
 def test_a_policy_is_not_taken_for_a_reward_model(tiny_policy):
     with pytest.raises(ModelNotUsable, match="rlhf_score_mean"):
         RewardModel.load(tiny_policy)
+
+
+def test_the_fresh_head_is_not_reported_as_a_missing_weight(tiny_policy, caplog):
+    reward = RewardModel.from_policy(tiny_policy, seed=0)
+    assert caplog.text == ""
+    trunk = load_policy(tiny_policy)[0].model.state_dict()
+    assert all(torch.equal(weight, trunk[name]) for name, weight in reward.backbone.state_dict().items())
+    assert reward.head.weight.std().item() == pytest.approx(1 / 33**0.5, rel=0.5)
+
+
+def test_missing_trunk_weights_are_refused(tiny_policy, reward, tmp_path):
+    folder = shutil.copytree(tiny_policy, tmp_path / "policy")
+    _drop(folder, "model.layers.1.mlp.up_proj.weight")
+    with pytest.raises(ModelNotUsable, match=r"model\.layers\.1\.mlp\.up_proj"):
+        RewardModel.from_policy(folder, seed=0)
+
+
+@pytest.mark.parametrize("name", ["score.weight", "model.norm.weight"])
+def test_a_saved_reward_model_that_lacks_weights_is_refused(reward, tmp_path, name):
+    reward.set_normalisation(mean=0.0, std=1.0)
+    reward.save(tmp_path)
+    _drop(tmp_path, name)
+    with pytest.raises(ModelNotUsable, match=name):
+        RewardModel.load(tmp_path)
+
+
+def _drop(folder, name):
+    weights = load_file(folder / "model.safetensors")
+    del weights[name]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def test_a_model_without_a_scalar_head_is_refused():

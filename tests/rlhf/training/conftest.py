@@ -1,9 +1,17 @@
-"""Small tables and a way to read what a loop reports."""
+"""Small tables, and small models that have something to say about each other."""
+
+from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from rlhf.models.bpe import train_tokenizer
+from rlhf.models.loading import save_model
 from rlhf.models.precision import Precision
+from rlhf.models.reward import RewardModel
+from schemas.config import ModelShape
 
 FP32 = Precision(threads=1, dtype="fp32")
 
@@ -37,6 +45,8 @@ def preferences() -> pl.DataFrame:
                 "prompt": _prompt(f"What does kettle {number} cost?"),
                 "chosen": "Thank you for asking.",
                 "rejected": f"{number} euros",
+                "chosen_finished": True,
+                "rejected_finished": True,
                 "margin": None,
                 "weight": 1.0,
             }
@@ -55,3 +65,25 @@ def candidates(preferences: pl.DataFrame) -> pl.DataFrame:
         pl.lit([5, 3]).alias("tokens"),
         pl.lit([True, True]).alias("finished"),
     )
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """An SFT policy and a reward model that was made from another one."""
+    root = tmp_path_factory.mktemp("models")
+    tokenizer = train_tokenizer(["hi hi hi", "there"], ModelShape(vocab_size=300))
+    for name, seed in (("sft", 0), ("other", 1)):
+        torch.manual_seed(seed)
+        config = LlamaConfig(
+            vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+            num_attention_heads=2, max_position_embeddings=128, initializer_range=0.3, bos_token_id=None,
+            eos_token_id=1, pad_token_id=0, tie_word_embeddings=True,
+        )  # fmt: skip
+        model = LlamaForCausalLM(config)
+        # Many ids end a response, so that random ones differ in length.
+        model.generation_config.eos_token_id = [1, *range(100, 180)]
+        save_model(model, tokenizer, root / name)
+    reward = RewardModel.from_policy(root / "other", seed=0)
+    reward.set_normalisation(mean=0.7, std=1.3)
+    reward.save(root / "reward")
+    return root / "sft", root / "reward"

@@ -1,15 +1,17 @@
+import json
 import math
 
+import polars as pl
 import pytest
 import torch
 from datasets import Dataset
 from trl import DPOConfig as TRLConfig
 
-from rlhf.models.loading import load_policy, peft_config
+from rlhf.models.loading import load_policy, peft_config, save_model
 from rlhf.models.sampling import response_logprobs
 from rlhf.training.dpo import PreferenceTrainer, fit
 from rlhf.training.pairs import encode_pairs
-from rlhf.training.trl_adapter import arguments
+from rlhf.training.trl_adapter import arguments, train
 from schemas.config.aligners import DPOConfig
 from schemas.config.models import LoraConfig
 
@@ -51,14 +53,15 @@ def test_the_reference_is_the_model_that_was_passed(tiny_policy, tokenizer, pref
         for pair in pairs
     ]
     # No pad id is masked (-1 names no token): TRL's softmax is over the whole vocabulary.
-    expected = [
-        float(
-            torch.log_softmax(model(torch.tensor([pair.prompt + pair.chosen])).logits[0], -1)[
-                range(len(pair.prompt) - 1, len(pair.prompt + pair.chosen) - 1), pair.chosen
-            ].sum()
-        )
-        for pair in pairs
-    ]
+    with torch.no_grad():
+        expected = [
+            float(
+                torch.log_softmax(model(torch.tensor([pair.prompt + pair.chosen])).logits[0], -1)[
+                    range(len(pair.prompt) - 1, len(pair.prompt + pair.chosen) - 1), pair.chosen
+                ].sum()
+            )
+            for pair in pairs
+        ]
     args = arguments(
         TRLConfig,
         DPOConfig(steps=1, batch_size=4),
@@ -75,6 +78,36 @@ def test_the_reference_is_the_model_that_was_passed(tiny_policy, tokenizer, pref
         peft_config=lora and peft_config(lora, "CAUSAL_LM"),
     )
     assert trainer.train_dataset["ref_chosen_logps"] == pytest.approx(expected, abs=1e-3)
+    steps = []
+    train(trainer, fp32, steps.append)
+    assert steps[0].metrics["loss"] == pytest.approx(math.log(2), abs=1e-5)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2)])
+def test_a_config_that_names_another_model_does_not_change_the_reference(
+    tiny_policy, preferences, fp32, tmp_path, lora
+):
+    model, tokenizer = load_policy(tiny_policy)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(1.5)
+    save_model(model, tokenizer, tmp_path / "sft")
+    config = json.loads((tmp_path / "sft" / "config.json").read_text())
+    config["_name_or_path"] = str(tiny_policy)
+    (tmp_path / "sft" / "config.json").write_text(json.dumps(config))
+    steps, _ = _fit(tmp_path / "sft", preferences, fp32, tmp_path / "out", lora=lora)
+    assert steps[0].metrics["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert steps[-1].metrics["loss"] < math.log(2) - 0.01
+
+
+@pytest.mark.integration
+def test_a_response_that_the_sampler_cut_off_gets_no_eos(tiny_policy, preferences, fp32, tmp_path):
+    whole, cut = (
+        _fit(tiny_policy, frame, fp32, tmp_path, steps=1, batch_size=20)[0][0].tokens
+        for frame in (preferences, preferences.with_columns(rejected_finished=pl.lit(value=False)))
+    )
+    assert whole - cut == 20  # one EOS per pair
 
 
 @pytest.mark.integration

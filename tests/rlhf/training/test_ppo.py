@@ -8,21 +8,17 @@ import polars as pl
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlhf.data.chat import encode_prompt
-from rlhf.models.batches import collate
-from rlhf.models.bpe import train_tokenizer
-from rlhf.models.loading import load_policy, save_model
+from rlhf.models.loading import load_policy
 from rlhf.models.precision import Precision
-from rlhf.models.reward import RewardModel
 from rlhf.models.sampling import response_logprobs
 from rlhf.training import ppo
 from rlhf.training.actors import Actors, load_actors
 from rlhf.training.checkpoint import Trained
-from rlhf.training.rollout import collect, minibatches, prompt_rows
+from rlhf.training.rollout import collect
 from rlhf.training.step import StepMetrics
-from schemas.config import LoraConfig, ModelShape, PPOConfig
+from schemas.config import LoraConfig, PPOConfig
 from schemas.errors import ConfigError, DataRejected
 
 FP32 = Precision(threads=1, dtype="fp32")
@@ -42,28 +38,6 @@ PROMPTS = pl.DataFrame(
         "prompt": [[{"role": "user", "content": "hi " * (row + 1)}] for row in range(5)],
     }
 )
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """An SFT policy and a reward model that was made from another one."""
-    root = tmp_path_factory.mktemp("models")
-    tokenizer = train_tokenizer(["hi hi hi", "there"], ModelShape(vocab_size=300))
-    for name, seed in (("sft", 0), ("other", 1)):
-        torch.manual_seed(seed)
-        config = LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2,
-            num_attention_heads=2, max_position_embeddings=128, initializer_range=0.3, bos_token_id=None,
-            eos_token_id=1, pad_token_id=0, tie_word_embeddings=True,
-        )  # fmt: skip
-        model = LlamaForCausalLM(config)
-        # Many ids end a response, so that random ones differ in length.
-        model.generation_config.eos_token_id = [1, *range(100, 180)]
-        save_model(model, tokenizer, root / name)
-    reward = RewardModel.from_policy(root / "other", seed=0)
-    reward.set_normalisation(mean=0.7, std=1.3)
-    reward.save(root / "reward")
-    return root / "sft", root / "reward"
 
 
 def actors_of(folders: tuple[Path, Path], lora: LoraConfig | None = None) -> Actors:
@@ -130,19 +104,6 @@ def test_the_reward_is_the_score_while_the_policy_is_the_reference(folders: tupl
         prompt = encode_prompt(actors.tokenizer, PROMPTS["prompt"].to_list()[row % 5])
         expected = actors.reward_model.normalised_scores([prompt + rollout.responses[row]])
         torch.testing.assert_close(rollout.scores_B[row], expected[0], rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("lora", [None, LORA])
-def test_the_critic_starts_as_the_normalised_reward_model(
-    folders: tuple[Path, Path], lora: LoraConfig | None
-):
-    actors = actors_of(folders, lora)
-    prompts, responses = [[2, 9, 10], [2, 11]], [[20, 21, 1], [22, 23, 24, 25, 26]]
-    # One more token, so that the state after the whole response is among the states of the batch.
-    batch = collate(prompts, [[*ids, 0] for ids in responses], pad_id=0, device=torch.device("cpu"))
-    values = actors.critic(batch)
-    scores = actors.reward_model.normalised_scores([p + r for p, r in zip(prompts, responses, strict=True)])
-    torch.testing.assert_close(torch.stack([values[0, 3], values[1, 5]]), scores, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("lora", [None, LORA])
@@ -228,26 +189,6 @@ def test_training_moves_the_policy_and_never_the_reference(
         assert torch.equal(before, after)
 
 
-def test_the_reference_stays_put_while_adapters_learn(folders: tuple[Path, Path]):
-    actors = actors_of(folders, LORA)
-
-    def score() -> Tensor:
-        with actors.reference() as reference:
-            return response_logprobs(
-                reference, [[2, 9]], [[20, 21]], temperature=1.0, pad_id=0, batch_size=1
-            )[0]
-
-    before = score()
-    with torch.no_grad():
-        for parameter in actors.policy.parameters():
-            if parameter.requires_grad:
-                parameter.add_(0.1)
-    assert torch.equal(score(), before)
-    assert all(
-        parameter.requires_grad for name, parameter in actors.policy.named_parameters() if "lora_" in name
-    )
-
-
 def test_the_rollouts_table_has_every_response(folders: tuple[Path, Path], tmp_path: Path):
     result, curve = run(folders, tmp_path / "out")
     table = result.rollouts
@@ -286,27 +227,6 @@ def test_the_gradient_that_reaches_the_optimizer_is_clipped_and_the_rate_scaled(
     torch.testing.assert_close(seen[0], torch.tensor([[0.6, 0.8]]), rtol=0, atol=1e-4)
     assert layer.weight.grad is None
     assert part.optimizer.param_groups[0]["lr"] == 0.005
-
-
-def test_every_pass_over_the_prompts_meets_each_of_them_once():
-    drawn = [
-        row for iteration in range(5) for row in prompt_rows(10, iteration=iteration, batch_size=4, seed=0)
-    ]
-    assert sorted(drawn[:10]) == sorted(drawn[10:]) == list(range(10))
-    assert drawn[:10] != drawn[10:]
-    assert len(prompt_rows(3, iteration=7, batch_size=8, seed=0)) == 8
-
-
-def test_minibatches_are_a_partition_sorted_within():
-    lengths = [5, 1, 4, 2, 8, 7, 3, 6]
-    plan = minibatches(
-        lengths, minibatch_size=4, micro_batch_size=2, generator=torch.Generator().manual_seed(0)
-    )
-    assert [len(minibatch) for minibatch in plan] == [2, 2]
-    assert sorted(row for minibatch in plan for rows in minibatch for row in rows) == list(range(8))
-    for minibatch in plan:
-        ordered = [lengths[row] for rows in minibatch for row in rows]
-        assert ordered == sorted(ordered)
 
 
 def test_an_empty_table_of_prompts_is_refused(folders: tuple[Path, Path], tmp_path: Path):

@@ -57,9 +57,11 @@ def test_the_pairs_hold_the_ids_that_ppo_gives_the_reward_model(tokenizer, prefe
     pair = encode_pairs(tokenizer, preferences, max_length=64)[0]
     assert pair.prompt == encode_prompt(tokenizer, row["prompt"])
     assert pair.chosen == encode_response(tokenizer, row["chosen"])
-    cut = encode_pairs(tokenizer, preferences, max_length=64, unfinished={("00", row["rejected"])})[0]
-    assert cut.rejected == pair.rejected[:-1]
-    assert cut.chosen == pair.chosen
+    for side, other in (("chosen", "rejected"), ("rejected", "chosen")):
+        unfinished = preferences.with_columns(pl.lit(value=False).alias(f"{side}_finished"))
+        cut = encode_pairs(tokenizer, unfinished, max_length=64)[0]
+        assert getattr(cut, side) == encode_response(tokenizer, row[side])[:-1]
+        assert getattr(cut, other) == encode_response(tokenizer, row[other])
 
 
 def test_pairs_that_a_cut_makes_equal_are_left_out_and_counted(tokenizer, preferences, caplog):
@@ -122,32 +124,20 @@ def test_swapping_chosen_and_rejected_turns_the_accuracy_around(
 
 
 @pytest.mark.integration
-def test_equal_scores_cost_ln_2(tiny_policy, preferences, candidates, fp32, tmp_path):
-    steps = []
-    config = RewardConfig(steps=1, batch_size=4, center_coefficient=0.0)
-    same_length = preferences.with_columns(chosen=pl.lit("a"), rejected=pl.lit("a"))
-    with pytest.raises(DataRejected):
-        fit(
-            tiny_policy,
-            same_length,
-            candidates,
-            config,
-            seed=0,
-            precision=fp32,
-            on_step=_ignore,
-            out=tmp_path,
-        )
-    fit(
-        tiny_policy,
-        preferences,
-        candidates,
-        config,
-        seed=0,
-        precision=fp32,
-        on_step=steps.append,
-        out=tmp_path,
+def test_equal_scores_cost_ln_2_and_teach_nothing(tiny_policy, tokenizer, fp32):
+    equal = [{**row, "rejected_ids": row["chosen_ids"], "margin": 0.0} for row in ROWS]
+    model = RewardModel.from_policy(tiny_policy, seed=1).model
+    trainer = PairTrainer(
+        model=model,
+        args=arguments(TRLConfig, RewardConfig(steps=1, batch_size=3), seed=0, precision=fp32),
+        train_dataset=Dataset.from_list(equal),
+        data_collator=DistinctCollator(pad_id=0),
+        processing_class=tokenizer,
     )
-    assert steps[0].metrics["loss"] == pytest.approx(math.log(2), abs=1.5)
+    loss = trainer.compute_loss(model, DistinctCollator(pad_id=0)(equal))
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log(2), abs=1e-6)
+    assert model.score.weight.grad.abs().max() < 1e-6
 
 
 def _ignore(step):

@@ -1,13 +1,15 @@
 import math
+import warnings
 
 import pytest
 import torch
 from datasets import Dataset
 from torch.nn import functional
+from transformers import modeling_utils
 from trl import SFTConfig as TRLConfig
 
 from rlhf.data.chat import decode_response, encode_prompt, encode_response, stop_ids
-from rlhf.models.loading import load_policy
+from rlhf.models.loading import load_policy, save_model
 from rlhf.training.sft import IGNORED, LanguageModelTrainer, encode_examples, fit
 from rlhf.training.trl_adapter import arguments
 from schemas.config.models import LoraConfig
@@ -43,11 +45,12 @@ def test_a_cut_response_gets_no_eos_and_a_prompt_that_fills_the_room_is_left_out
     tokenizer, demonstrations, caplog
 ):
     whole = encode_examples(tokenizer, demonstrations.iter_rows(named=True), max_length=64)
-    room = len(encode_prompt(tokenizer, demonstrations["prompt"][0])) + 2
+    first, second = (len(encode_prompt(tokenizer, prompt)) for prompt in demonstrations["prompt"])
+    assert first < second  # else no room has place for the beginning of an answer to one of them only
+    room = second
     cut = encode_examples(tokenizer, demonstrations.iter_rows(named=True), max_length=room)
-    assert cut[0] == (whole[0][0][:room], whole[0][1][:room])
+    assert cut == [(whole[0][0][:room], whole[0][1][:room])]
     assert tokenizer.eos_token_id not in cut[0][1]
-    assert len(cut) == 1  # the second prompt is longer than `room`
     assert "2 of 2" in caplog.text
     with pytest.raises(DataRejected, match="max_length"):
         encode_examples(tokenizer, demonstrations.iter_rows(named=True), max_length=3)
@@ -83,20 +86,63 @@ def test_the_loss_is_the_mean_over_response_tokens_whatever_the_micro_batches(
 def test_every_trap_of_the_trainers_arguments_is_closed(fp32):
     args = arguments(TRLConfig, _config(), seed=7, precision=fp32)
     assert not args.bf16
-    assert not args.gradient_checkpointing
+    assert not args.activation_checkpointing
+    assert not args.gradient_checkpointing  # the old name, which TRL reads
     assert args.report_to == []
     assert args.save_strategy == "no"
     assert not args.logging_nan_inf_filter
     assert args.seed == 7
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_checkpointing_is_asked_for_by_the_name_that_nobody_warns_of(fp32, wanted):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        args = arguments(TRLConfig, _config(gradient_checkpointing=wanted), seed=0, precision=fp32)
+    assert (args.activation_checkpointing, args.gradient_checkpointing) == (wanted, wanted)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2)])
+def test_checkpointing_happens_and_changes_no_weight(
+    tiny_policy, demonstrations, fp32, tmp_path, monkeypatch, lora
+):
+    calls = []
+    recompute = torch.utils.checkpoint.checkpoint
+    monkeypatch.setattr(
+        modeling_utils, "checkpoint", lambda *args, **options: calls.append(1) or recompute(*args, **options)
+    )
+    for name, wanted in (("kept", False), ("recomputed", True)):
+        config = _config(gradient_checkpointing=wanted, lora=lora)
+        out = tmp_path / name
+        fit(tiny_policy, demonstrations, config, seed=0, precision=fp32, on_step=lambda step: None, out=out)
+        assert bool(calls) is wanted
+    kept, recomputed = (load_policy(tmp_path / name)[0].state_dict() for name in ("kept", "recomputed"))
+    for name, weight in kept.items():
+        torch.testing.assert_close(recomputed[name], weight, rtol=0, atol=1e-6)
+
+
+@pytest.fixture
+def sharp_policy(tiny_policy, tmp_path):
+    """Adapters change neither the last norm nor the head, so these decide how sure an adapted model can be.
+
+    In `tiny_policy` no logit exceeds sqrt(32) * |embedding| = 5.7 * 1.1 while the other 319 spread by 1.1: the
+    loss stays above log(1 + 319 * exp(0.6 - 6.4)) = 0.7. A threefold norm lifts the largest logit to 19.
+    """
+    model, tokenizer = load_policy(tiny_policy)
+    with torch.no_grad():
+        model.model.norm.weight.mul_(3.0)
+    save_model(model, tokenizer, tmp_path / "sharp")
+    return tmp_path / "sharp"
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=8, alpha=32)])
-def test_an_overfitted_policy_answers_and_stops_by_itself(tiny_policy, demonstrations, fp32, tmp_path, lora):
+def test_an_overfitted_policy_answers_and_stops_by_itself(sharp_policy, demonstrations, fp32, tmp_path, lora):
     steps = []
     config = _config(steps=60, learning_rate=1e-2, lora=lora)
     metrics = fit(
-        tiny_policy, demonstrations, config, seed=0, precision=fp32, on_step=steps.append, out=tmp_path
+        sharp_policy, demonstrations, config, seed=0, precision=fp32, on_step=steps.append, out=tmp_path
     )
     assert _greedy(tmp_path, demonstrations["prompt"][0]) == ("We are open from nine to five.", True)
     assert [step.step for step in steps] == list(range(1, 61))

@@ -1,0 +1,107 @@
+"""One switch of the recipe, `lora`, decides what a stage trains; what it leaves is a plain model either way."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from rlhf.models.loading import load_policy
+from rlhf.models.precision import Precision
+from rlhf.models.reward import RewardModel
+from rlhf.training import dpo, ppo, reward, sft
+from schemas.config import DPOConfig, LoraConfig, PPOConfig, RewardConfig, SFTConfig
+
+IDS = [[9, 8, 7, 6, 30, 31], [5, 4, 40, 41, 42, 43]]
+LORA = LoraConfig(rank=2, alpha=8.0)
+Fit = Callable[[Path, LoraConfig | None], None]
+
+
+def _ignore(step: object) -> None:
+    pass
+
+
+@pytest.fixture
+def fits(
+    tiny_policy: Path,
+    demonstrations: pl.DataFrame,
+    preferences: pl.DataFrame,
+    candidates: pl.DataFrame,
+    fp32: Precision,
+    tmp_path: Path,
+) -> dict[str, Fit]:
+    """The four stages, each from `tiny_policy` to a folder."""
+    common = {"seed": 0, "precision": fp32, "on_step": _ignore}
+    examples = {"steps": 3, "batch_size": 4, "max_length": 64, "learning_rate": 1e-2}
+
+    def fit_ppo(out: Path, lora: LoraConfig | None) -> None:
+        judge = RewardModel.from_policy(tiny_policy, seed=0)
+        judge.set_normalisation(mean=0.0, std=1.0)
+        judge.save(tmp_path / "judge")
+        config = PPOConfig(
+            iterations=1, batch_size=4, minibatch_size=4, epochs=1, warmup_iterations=0, max_new_tokens=6,
+            learning_rate=1e-2, lora=lora,
+        )  # fmt: skip
+        prompts = preferences.select("prompt_id", "prompt")
+        ppo.fit(tiny_policy, tmp_path / "judge", prompts, config, out=out, **common)
+
+    return {
+        "sft": lambda out, lora: sft.fit(
+            tiny_policy, demonstrations, SFTConfig(**examples, lora=lora), out=out, **common
+        ),
+        "reward": lambda out, lora: reward.fit(
+            tiny_policy, preferences, candidates, RewardConfig(**examples, lora=lora), out=out, **common
+        ),
+        "ppo": fit_ppo,
+        "dpo": lambda out, lora: dpo.fit(
+            tiny_policy, preferences, DPOConfig(**examples, lora=lora), out=out, **common
+        ),
+    }
+
+
+def _remember_what_was_trained(monkeypatch: pytest.MonkeyPatch, stage: object) -> list[Tensor]:
+    """Note the outputs of the model that a stage trained, adapters and all, just before they are merged."""
+    outputs: list[Tensor] = []
+    merge = stage.merge
+
+    def remember(model):
+        with torch.no_grad():
+            outputs.append(model.eval()(torch.tensor(IDS)).logits.clone())
+        return merge(model)
+
+    monkeypatch.setattr(stage, "merge", remember)
+    return outputs
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("name", ["sft", "reward", "ppo", "dpo"])
+def test_what_was_trained_is_what_is_loaded_and_it_is_a_plain_model(
+    fits, tiny_policy, tmp_path, monkeypatch, name, lora
+):
+    outputs = _remember_what_was_trained(
+        monkeypatch, {"sft": sft, "reward": reward, "ppo": ppo, "dpo": dpo}[name]
+    )
+    out = tmp_path / "out"
+    fits[name](out, lora)
+
+    if name == "reward":
+        found = RewardModel.load(out).raw_scores(IDS)[:, None]
+    else:
+        with torch.no_grad():
+            found = load_policy(out)[0](torch.tensor(IDS)).logits
+    torch.testing.assert_close(found, outputs[0], rtol=0, atol=1e-4 if lora else 1e-5)
+
+    begun, saved = (load_file(folder / "model.safetensors") for folder in (tiny_policy, out))
+    assert saved.keys() == begun.keys() | ({"score.weight"} if name == "reward" else set())
+    assert not list(out.glob("adapter*"))
+    assert "peft" not in json.dumps(json.loads((out / "config.json").read_text()))
+
+    changed = {key for key in begun if not torch.equal(begun[key], saved[key])}
+    linear = {key for key in begun if key.endswith("_proj.weight")}
+    # Adapters sit on the linear layers and leave all else alone; without them nothing is left alone.
+    assert changed == (linear if lora else begun.keys())
