@@ -1,9 +1,15 @@
 """Stage `register`: every aligned model becomes a version; the gate's winner becomes champion."""
 
+import hashlib
+
 from schemas.reports import EvaluationResult, GateDecision, PolicyResult, Promotion
 from tasks.evaluate import numbers
+from tasks.run import entries
 from tasks.stage import stage
-from tasks.work import StageWork, connect_tracking
+from tasks.work import StageWork, artifact_store, code_tags, connect_tracking
+
+SHOWN = ("win_rate", "win_rate_low", "win_rate_high", "kl", "gold", "right", "rude")
+"""What a version has shown, as tags."""
 
 
 @stage("register", reuse=False)
@@ -16,6 +22,8 @@ def register_models(
     """Register each aligned model once (by digest) and move the aliases if this run's winner is new."""
     tracking = connect_tracking(work.run.name)
     known = {version.tags.get("digest"): version.version for version in tracking.versions(work.run.name)}
+    _show_on_their_own_runs(work, evaluations)
+    evidence = provenance(work.run.run_id)
     versions: dict[str, int] = {}
     for name, policy in policies.items():
         digest = policy.model.digest
@@ -36,7 +44,8 @@ def register_models(
                 "gate": "passed" if passed else "refused",
                 "pipeline_run": work.run.run_id,
                 "seed": str(work.run.seed),
-                **{key: f"{value:.4f}" for key, value in found.items() if key.startswith(("win_rate", "kl"))},
+                **evidence,
+                **{key: f"{found[key]:.4f}" for key in SHOWN if key in found},
             },
             description=f"{name} of recipe {work.run.name}, pipeline run {work.run.run_id}",
         )
@@ -47,3 +56,32 @@ def register_models(
         tracking.promote(work.run.name, winner)
     alias = "champion" if tracking.resolve(work.run.name, "champion").version == winner else None
     return Promotion(verdict="promoted", versions=versions, version=winner, alias=alias)
+
+
+def _show_on_their_own_runs(work: StageWork, evaluations: dict[str, EvaluationResult]) -> None:
+    """Log each evaluation on its aligner's run, under names that all aligners share: pages compare equal names."""
+    found = entries(work.run.run_id)
+    for name, result in evaluations.items():
+        tracked = connect_tracking(work.run.name).run(found[name].record.run_id)
+        tracked.log_metrics(
+            {f"evaluate/{key}": value for key, value in numbers(result.evaluation).items()}, 0
+        )
+
+
+def provenance(run_id: str) -> dict[str, str]:
+    """Return tags that say what a run's models were made from: its configuration, its data and its judges."""
+    found = entries(run_id)
+    made_from = {
+        f"{kind}.{name}": ref.digest
+        for stage, kind in (
+            ("validate", "data"),
+            ("preferences", "data"),
+            ("sft", "sft"),
+            ("reward", "reward"),
+        )
+        if stage in found
+        for name, ref in found[stage].record.outputs.items()
+    }
+    stored = artifact_store().read(f"runs/{run_id}/config.json")
+    assert stored is not None, "the flow writes it before its first stage"
+    return {"config_digest": hashlib.sha256(stored).hexdigest(), **code_tags(), **made_from}

@@ -1,13 +1,19 @@
 """Stage `report`: one self-contained page that tells the run's story from what the store keeps of it."""
 
+import json
+import shlex
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import yaml
+from pydantic import JsonValue
 
 from schemas.config import RunConfig
-from schemas.errors import NotFound
-from schemas.refs import DatasetRef
+from schemas.config.loading import load_config, shipped_recipes
+from schemas.errors import ConfigError, NotFound
 from schemas.reports import (
     EvaluationResult,
     GateDecision,
@@ -17,24 +23,38 @@ from schemas.reports import (
     ReportResult,
     RewardResult,
     ValidatedData,
+    ValidationReport,
 )
+from schemas.settings import Settings
 from tasks.run import entries, result_of
 from tasks.stage import stage
-from tasks.work import StageWork, artifact_store
+from tasks.work import StageWork, artifact_store, connect_tracking
 
 if TYPE_CHECKING:
-    from rlhf.report.content import PairedResponses, ReportContent
+    from rlhf.report.content import Answer, PairedResponses, ReportContent
 
 SHOWN_RESPONSES = 24
 
 
 @stage("report", reuse=False)
 def write_report(work: StageWork) -> ReportResult:
-    """Write the page, and log it to the run."""
-    from rlhf.report.page import render
+    """Write the page; it, its charts and the responses also go to the parent run, where people look first."""
+    from rlhf.report.content import summary, verdict
+    from rlhf.report.page import plots, render
 
+    content = read_content(work.run.run_id)
     path = work.folder / "report.html"
-    path.write_text(render(read_content(work.run.run_id)), encoding="utf-8")
+    path.write_text(render(content), encoding="utf-8")
+    charts = work.folder / "plots"
+    charts.mkdir()
+    for name, drawn in plots(content).items():
+        (charts / name).write_text(drawn, encoding="utf-8")
+    parent = connect_tracking(work.run.name).run(work.run.run_id)
+    parent.log_file(path)
+    parent.log_folder(charts, "plots")
+    if content.responses:
+        parent.log_table(_columns(content.responses), "responses.json")
+    parent.describe("\n\n".join((f"**{verdict(content)}**", *summary(content), f"`{content.command}`")))
     return ReportResult(page=work.publish_file(path))
 
 
@@ -56,10 +76,10 @@ def read_content(run_id: str) -> "ReportContent":
     validated = result_of(found, "validate", ValidatedData)
     probes = result_of(found, "probe", ProbeResult)
     return ReportContent(
-        title=config.name,
+        title=f"{config.name}: {' and '.join(name.upper() for name in names)} against SFT",
         config=config,
         stages=tuple(entry.record for entry in found.values()),
-        validation=validated.reports if validated else (),
+        validation=_validation(validated, config) if validated else (),
         histories={name: _histories(entry.points) for name, entry in found.items()},
         reward=result_of(found, "reward", RewardResult),
         probes=probes.probes if probes else (),
@@ -70,7 +90,7 @@ def read_content(run_id: str) -> "ReportContent":
         gate=result_of(found, "gate", GateDecision) or GateDecision(rules={}),
         promotion=result_of(found, "register", Promotion) or Promotion(verdict="refused"),
         run_id=run_id,
-        command=f"rlhf run {config.name} seed={config.seed} --fresh",
+        command=repeat(config, run_id),
         finished_at=datetime.now(UTC),
     )
 
@@ -82,29 +102,100 @@ def _histories(points: tuple[MetricPoint, ...]) -> dict[str, tuple[tuple[int, fl
     return {name: tuple(values) for name, values in histories.items() if len(values) > 1}
 
 
-def _responses(results: dict[str, EvaluationResult], config: RunConfig) -> "tuple[PairedResponses, ...]":
-    """Return the first prompts with every policy's response side by side."""
-    from rlhf.data.helpdesk.world import World
-    from rlhf.evaluation.judges import with_gold
-    from rlhf.report.content import Answer, PairedResponses
+def repeat(config: RunConfig, run_id: str) -> str:
+    """Return the command that makes the same tree: a shipped recipe with overrides, or the stored tree itself."""
+    if config.name in shipped_recipes():
+        before = _flat(load_config(config.name))
+        overrides = [
+            f"{key}={_written(value)}" for key, value in _flat(config).items() if before.get(key) != value
+        ]
+        with suppress(ConfigError):
+            if load_config(config.name, overrides) == config:
+                return shlex.join(("rlhf", "run", config.name, *overrides))
+    store = Settings().store
+    if store.startswith("s3://"):
+        fetch = f"mlflow artifacts download --run-id {run_id} --artifact-path config.json --dst-path ."
+        return f"{fetch}\nrlhf run config.json"
+    return shlex.join(("rlhf", "run", f"{store}/runs/{run_id}/config.json"))
 
-    world = World(config.seed) if config.data.source == "helpdesk" else None
-    tables = {name: with_gold(_head(result.samples), world) for name, result in results.items()}
-    columns = ("response", "score", "gold", "finished")
-    rows = {name: list(table.select(columns).iter_rows()) for name, table in tables.items()}
-    prompts = tables["sft"]["prompt"].to_list()
+
+def _written(value: JsonValue) -> str:
+    return value if isinstance(value, str) and yaml.safe_load(value) == value else json.dumps(value)
+
+
+def _flat(config: RunConfig) -> dict[str, JsonValue]:
+    """Return the tree as overrides name it: dotted, each aligner by its name."""
+    tree = config.model_dump(mode="json")
+    tree |= {aligner["name"]: aligner for aligner in tree.pop("aligners")}
+    flat: dict[str, JsonValue] = {}
+    pending = [("", tree)]
+    while pending:
+        prefix, node = pending.pop()
+        for key, value in node.items():
+            if isinstance(value, dict):
+                pending.append((f"{prefix}{key}.", value))
+            else:
+                flat[f"{prefix}{key}"] = value
+    return dict(sorted(flat.items()))
+
+
+def _validation(validated: ValidatedData, config: RunConfig) -> tuple[ValidationReport, ...]:
+    """Name generated files by what they hold: their folder is gone once they have been read."""
+    if config.data.source != "helpdesk":
+        return validated.reports
     return tuple(
-        PairedResponses(
-            prompt="\n".join(message["content"] for message in prompt),
-            answers=tuple(
-                Answer(policy=name, text=text, score=score, gold=gold, finished=finished)
-                for name, answers in rows.items()
-                for text, score, gold, finished in [answers[index]]
-            ),
+        report.model_copy(
+            update={
+                "kind": "held-out prompts" if Path(report.source).stem == "held_out" else report.kind,
+                "source": f"the helpdesk world of seed {config.seed}",
+            }
         )
-        for index, prompt in enumerate(prompts)
+        for report in validated.reports
     )
 
 
-def _head(samples: DatasetRef) -> pl.DataFrame:
-    return pl.read_parquet(artifact_store().fetch(samples)).head(SHOWN_RESPONSES)
+def _responses(results: dict[str, EvaluationResult], config: RunConfig) -> "tuple[PairedResponses, ...]":
+    """Return the SFT policy's first prompts with every policy's response to the same prompt."""
+    from rlhf.data.helpdesk.world import World
+    from rlhf.evaluation.judges import with_gold
+    from rlhf.report.content import PairedResponses, Turn
+
+    store = artifact_store()
+    world = World(config.seed) if config.data.source == "helpdesk" else None
+    tables = {name: pl.read_parquet(store.fetch(result.samples)) for name, result in results.items()}
+    prompts = tables["sft"].head(SHOWN_RESPONSES).select("prompt_id", "prompt")
+    wanted = prompts["prompt_id"].implode()
+    said = {
+        name: {
+            row["prompt_id"]: row
+            for row in with_gold(table.filter(pl.col("prompt_id").is_in(wanted)), world).iter_rows(named=True)
+        }
+        for name, table in tables.items()
+    }
+    return tuple(
+        PairedResponses(
+            prompt=tuple(Turn(role=message["role"], text=message["content"]) for message in prompt),
+            answers=tuple(_answer(name, rows[key]) for name, rows in said.items() if key in rows),
+        )
+        for key, prompt in prompts.iter_rows()
+    )
+
+
+def _answer(policy: str, row: dict[str, Any]) -> "Answer":
+    from rlhf.report.content import Answer
+
+    known = ("score", "gold", "right", "rude", "finished")
+    return Answer(policy=policy, text=row["response"], **{name: row[name] for name in known})
+
+
+def _columns(responses: "tuple[PairedResponses, ...]") -> dict[str, list[str | float | None]]:
+    """Return the responses as a table: a row per prompt, and what each policy said, before and after."""
+    columns: dict[str, list[str | float | None]] = {
+        "prompt": ["\n".join(f"{turn.role}: {turn.text}" for turn in pair.prompt) for pair in responses]
+    }
+    for policy in {answer.policy: None for pair in responses for answer in pair.answers}:
+        found = [next((a for a in pair.answers if a.policy == policy), None) for pair in responses]
+        columns[policy] = [answer.text if answer else None for answer in found]
+        columns[f"{policy}_score"] = [answer.score if answer else None for answer in found]
+        columns[f"{policy}_gold"] = [answer.gold if answer else None for answer in found]
+    return columns

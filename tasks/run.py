@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from prefect.context import FlowRunContext
+
 from schemas.config import RunConfig
 from schemas.pipeline import PipelineRun
 from schemas.reports import EvaluationResult, Promotion, ReportResult, RunSummary, StageEntry, StageResult
@@ -27,7 +29,13 @@ def pipeline_run(config: RunConfig, *, fresh: bool, until: str | None = None) ->
     tracked = tracking.start_run(
         config.name,
         parent=None,
-        tags={"recipe": config.name, "config_digest": digest, "seed": str(config.seed), **code_tags()},
+        tags={
+            "recipe": config.name,
+            "config_digest": digest,
+            "seed": str(config.seed),
+            **code_tags(),
+            **_flow_tags(),
+        },
     )
     run = PipelineRun(
         run_id=tracked.run_id,
@@ -48,6 +56,11 @@ def pipeline_run(config: RunConfig, *, fresh: bool, until: str | None = None) ->
         except StageReached as reached:
             logger.info("stopped after stage %s, as asked", reached)
         tracked.log_metrics(headline(run.run_id), 0)
+
+
+def _flow_tags() -> dict[str, str]:
+    flow_run = FlowRunContext.get()
+    return {"prefect.flow_run_id": str(flow_run.flow_run.id)} if flow_run and flow_run.flow_run else {}
 
 
 def headline(run_id: str) -> dict[str, float]:

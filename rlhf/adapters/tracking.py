@@ -1,4 +1,4 @@
-"""Runs, metrics, artifacts and the model registry in MLflow: the only module that imports it, on first use.
+"""Runs, metrics, artifacts and the model registry in MLflow, which is imported on first use.
 
 Every call names its run: MLflow's own active run is thread-local and is lost between a flow and its tasks.
 """
@@ -8,12 +8,13 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
+from rlhf.adapters.mlflow_errors import ask
 from rlhf.adapters.promotion import locked, promote, rollback
 from rlhf.adapters.reachable import require_tracking
 from schemas.errors import NotFound, TrackingUnreachable
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 logger = logging.getLogger(__name__)
-P = ParamSpec("P")
 T = TypeVar("T")
 
 _ENVIRONMENT = {
@@ -66,7 +66,7 @@ class TrackedRun:
         short = {**params, **{name: f"see params/{name}.txt" for name in long}}
         rows = [Param(name, value) for name, value in short.items()]
         for start in range(0, len(rows), _BATCH_PARAMS):
-            _ask(self._client.log_batch, self.run_id, params=rows[start : start + _BATCH_PARAMS])
+            ask(self._client.log_batch, self.run_id, params=rows[start : start + _BATCH_PARAMS])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Log values of one step; they are sent in batches."""
@@ -87,19 +87,19 @@ class TrackedRun:
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Copy a file to the run's artifacts."""
-        _ask(self._client.log_artifact, self.run_id, str(path), folder)
+        ask(self._client.log_artifact, self.run_id, str(path), folder)
 
     def log_folder(self, path: Path, folder: str | None = None) -> None:
         """Copy a folder's content to the run's artifacts."""
-        _ask(self._client.log_artifacts, self.run_id, str(path), folder)
+        ask(self._client.log_artifacts, self.run_id, str(path), folder)
 
     def log_text(self, text: str, name: str) -> None:
         """Write a text artifact."""
-        _ask(self._client.log_text, self.run_id, text, name)
+        ask(self._client.log_text, self.run_id, text, name)
 
     def log_table(self, rows: dict[str, list[T]], name: str) -> None:
         """Write columns as a table that MLflow's pages compare across runs; `name` ends in `.json`."""
-        _ask(self._client.log_table, self.run_id, rows, name)
+        ask(self._client.log_table, self.run_id, rows, name)
 
     def log_dataset(self, ref: Ref, name: str) -> None:
         """Record an input; MLflow keeps 36 characters of a digest, the tag `input.<name>` all of them."""
@@ -109,7 +109,7 @@ class TrackedRun:
         digest = ref.digest.removeprefix("sha256:")[:36]
         place = "s3" if ref.uri.startswith("s3://") else "local"
         dataset = Dataset(name, digest, place, json.dumps({"uri": ref.uri}), profile=profile)
-        _ask(
+        ask(
             self._client.log_inputs,
             self.run_id,
             datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", name)])],
@@ -120,7 +120,11 @@ class TrackedRun:
         """Set tags."""
         from mlflow.entities import RunTag
 
-        _ask(self._client.log_batch, self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        ask(self._client.log_batch, self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def describe(self, text: str) -> None:
+        """Write the description that MLflow shows on the run's page, in Markdown."""
+        self.set_tags({"mlflow.note.content": text})
 
     def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
         """Send what is buffered and end the run; a server that is down does not undo finished work."""
@@ -130,7 +134,7 @@ class TrackedRun:
         if self._points:
             logger.warning("%d values of run %s were not logged", len(self._points), self.run_id)
         try:
-            _ask(self._client.set_terminated, self.run_id, status)
+            ask(self._client.set_terminated, self.run_id, status)
         except TrackingUnreachable as error:
             logger.warning("Run %s stays RUNNING: %s", self.run_id, error)
         self._finished = True
@@ -150,7 +154,7 @@ class TrackedRun:
         pause = _FLUSH_SECONDS
         while self._points:
             try:
-                _ask(self._client.log_batch, self.run_id, metrics=self._points[:_BATCH_METRICS])
+                ask(self._client.log_batch, self.run_id, metrics=self._points[:_BATCH_METRICS])
             except TrackingUnreachable as error:
                 # Training goes on; the values stay here and are offered again.
                 logger.warning("%d values wait: %s", len(self._points), error)
@@ -171,8 +175,12 @@ class Tracking:
     def start_run(self, name: str, *, parent: str | None, tags: Mapping[str, str]) -> TrackedRun:
         """Start a run, below `parent` if there is one."""
         above = {"mlflow.parentRunId": parent} if parent else {}
-        run = _ask(self._client.create_run, self._experiment_id, tags={**tags, **above}, run_name=name)
+        run = ask(self._client.create_run, self._experiment_id, tags={**tags, **above}, run_name=name)
         return TrackedRun(self._client, run.info.run_id)
+
+    def run(self, run_id: str) -> TrackedRun:
+        """Return a run that was started before, to add to it; who started it ends it."""
+        return TrackedRun(self._client, run_id)
 
     def register(
         self, model_name: str, *, run_id: str, artifact_folder: str, tags: Mapping[str, str], description: str
@@ -180,9 +188,9 @@ class Tracking:
         """Make a folder of a run's artifacts the next version of a model and return its number."""
         with locked(self._locks, f"register-{model_name}"):
             if self._model(model_name) is None:
-                _ask(self._client.create_registered_model, model_name)
-        artifacts = _ask(self._client.get_run, run_id).info.artifact_uri
-        made = _ask(
+                ask(self._client.create_registered_model, model_name)
+        artifacts = ask(self._client.get_run, run_id).info.artifact_uri
+        made = ask(
             self._client.create_model_version,
             model_name,
             f"{artifacts}/{artifact_folder}",
@@ -197,7 +205,7 @@ class Tracking:
         model = self._model(model_name)
         if model is None:
             return ()
-        found = _ask(self._client.search_model_versions, f"name = '{model.name}'", max_results=10_000)
+        found = ask(self._client.search_model_versions, f"name = '{model.name}'", max_results=10_000)
         listed = (_version(item, model.aliases) for item in found)
         return tuple(sorted(listed, key=lambda version: version.version, reverse=True))
 
@@ -220,19 +228,19 @@ class Tracking:
         """
         self.resolve(model_name, str(version))
         with locked(self._locks, f"promote-{model_name}"):
-            return _ask(promote, self._client, model_name, version, expected=expected)
+            return ask(promote, self._client, model_name, version, expected=expected)
 
     def rollback(self, model_name: str) -> AliasMove:
         """Move `champion` back to `previous`."""
         with locked(self._locks, f"promote-{model_name}"):
-            return _ask(rollback, self._client, model_name)
+            return ask(rollback, self._client, model_name)
 
     def download(self, version: Version, folder: Path) -> Path:
         """Copy a version's files below `folder` and return their folder."""
         from mlflow.artifacts import download_artifacts
 
         folder.mkdir(parents=True, exist_ok=True)
-        found = _ask(
+        found = ask(
             download_artifacts,
             artifact_uri=version.source,
             dst_path=str(folder),
@@ -242,7 +250,7 @@ class Tracking:
 
     def _model(self, name: str) -> "RegisteredModel | None":
         try:
-            return _ask(self._client.get_registered_model, name)
+            return ask(self._client.get_registered_model, name)
         except NotFound:
             return None
 
@@ -262,29 +270,12 @@ def connect(settings: Settings, experiment: str) -> Tracking:
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     # The first call creates a database's tables, which two processes must not do at once.
     with locked(settings.locks, "tracking"):
-        found = _ask(client.get_experiment_by_name, experiment)
+        found = ask(client.get_experiment_by_name, experiment)
         if found is None:
-            return Tracking(client, _ask(client.create_experiment, experiment, artifacts), settings.locks)
+            return Tracking(client, ask(client.create_experiment, experiment, artifacts), settings.locks)
         if found.lifecycle_stage == "deleted":
-            _ask(client.restore_experiment, found.experiment_id)
+            ask(client.restore_experiment, found.experiment_id)
     return Tracking(client, found.experiment_id, settings.locks)
-
-
-def _ask(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    # Translates MLflow's one exception into those that say what to do.
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return call(*arguments, **named)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            raise NotFound(f"MLflow: {error.message.rstrip('.')}. Check the name.") from error
-        if error.error_code in {"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE"}:
-            raise TrackingUnreachable(
-                f"MLflow failed: {error.message.rstrip('.')}. See that its server or database is up "
-                "(MLFLOW_TRACKING_URI), then run the same command again; finished stages are re-used."
-            ) from error
-        raise
 
 
 def _version(found: "ModelVersion", aliases: Mapping[str, str]) -> Version:

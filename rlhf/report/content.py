@@ -29,13 +29,22 @@ class Answer(Record):
     text: str
     score: float
     gold: float | None = None
+    right: bool | None = None
+    rude: bool | None = None
     finished: bool = True
+
+
+class Turn(Record):
+    """One message of a prompt."""
+
+    role: str
+    text: str
 
 
 class PairedResponses(Record):
     """One held-out prompt with every policy's response, SFT's first."""
 
-    prompt: str
+    prompt: tuple[Turn, ...]
     answers: tuple[Answer, ...]
 
 
@@ -61,7 +70,7 @@ class ReportContent(Record):
     run_id: str
     """MLflow's parent run."""
     command: str
-    """Repeats the run."""
+    """Repeats the run, overrides included."""
     finished_at: datetime | None = None
 
 
@@ -72,6 +81,8 @@ def percent(share: float | None) -> str:
 
 def duration(seconds: float) -> str:
     """Write a time as a person would."""
+    if seconds < 1:
+        return f"{seconds:.2f} s"
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -124,6 +135,29 @@ def summary(content: ReportContent) -> tuple[str, ...]:
         *sentences,
         *(over_optimisation(name, curve) for name, curve in content.curves.items() if diagnose(curve)),
     )
+
+
+def feedback(content: ReportContent) -> str | None:
+    """Say how many comparisons the run learnt from; None when it collected none."""
+    found = next((stage.metrics for stage in content.stages if stage.name == "preferences"), {})
+    if "pairs" not in found:
+        return None
+    ranked = f" from {found['rankings']:,.0f} rankings" if "rankings" in found else ""
+    ties = f"; {percent(found['ties'])} were ties" if "ties" in found else ""
+    return f"Comparisons: {found['pairs']:,.0f} pairs of a chosen and a rejected answer{ranked}{ties}."
+
+
+def weakest_probe(content: ReportContent) -> str | None:
+    """Name the flaw that the reward model overlooks most, and say whether it does no better than chance."""
+    if not content.probes:
+        return None
+    probe = min(content.probes, key=lambda probe: probe.accuracy.value)
+    blind = (
+        ", no better than chance: expect nothing from training against it"
+        if probe.accuracy.low <= 0.5
+        else ""
+    )
+    return f"The weakest is {probe.flaw.replace('_', ' ')} ({percent(probe.accuracy.value)}{blind})."
 
 
 def over_optimisation(name: str, curve: tuple[CurvePoint, ...]) -> str:

@@ -4,13 +4,27 @@ from pathlib import Path
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from rlhf.report import figures
-from rlhf.report.content import ReportContent, duration, over_optimisation, percent, summary, verdict
+from rlhf.report.chart import standalone
+from rlhf.report.content import (
+    ReportContent,
+    duration,
+    feedback,
+    over_optimisation,
+    percent,
+    summary,
+    verdict,
+    weakest_probe,
+)
 from rlhf.report.pipeline import pipeline
+from schemas.reports import GateRule
 
-HEADLINES = ("loss", "accuracy", "score", "kl")
+HEADLINES = ("loss", "accuracy", "rewards_accuracies", "score", "kl")
 """Metrics drawn openly; the rest is folded away."""
+SHOWN = 8
+"""Prompts whose responses are shown openly."""
 
 
 def render(content: ReportContent) -> str:
@@ -29,23 +43,48 @@ def render(content: ReportContent) -> str:
         summary=summary(content),
         policies=(content.sft, *content.evaluations.values()),
         pictures=(pipeline(content.stages, vertical=False), pipeline(content.stages, vertical=True)),
+        feedback=feedback(content),
         training=_training(content, headline=True),
         more_training=_training(content, headline=False),
         reward_figure=content.reward and figures.reward_model(content.reward),
         probe_figure=figures.probe_accuracies(content.probes) if content.probes else None,
+        weakest_probe=weakest_probe(content),
         win_figure=figures.win_rates(content.evaluations, content.config.gate.min_win_rate_low),
         frontiers=[
             (name, figures.frontier(name, curve), over_optimisation(name, curve))
             for name, curve in content.curves.items()
             if curve
         ],
+        shown=content.responses[:SHOWN],
+        folded=content.responses[SHOWN:],
+        rules=_rules(content),
         config=yaml.safe_dump(content.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
         seconds=sum(stage.seconds for stage in content.stages),
         reused=sum(stage.status == "reused" for stage in content.stages),
     )
 
 
-def _training(content: ReportContent, *, headline: bool) -> list[tuple[str, list[str]]]:
+def plots(content: ReportContent) -> dict[str, str]:
+    """Return the charts as image files by name, each with its colours in it."""
+    drawn = {
+        f"{stage}-{metric}": figures.metric_curve(stage, metric, history)
+        for stage, metrics in content.histories.items()
+        for metric, history in metrics.items()
+        if len(history) > 1 and metric in HEADLINES
+    }
+    for name, curve in content.curves.items():
+        if curve:
+            drawn[f"{name}-score-by-kl"], drawn[f"{name}-gold-by-kl"] = figures.frontier(name, curve)
+    drawn["win-rates"] = figures.win_rates(content.evaluations, content.config.gate.min_win_rate_low)
+    if content.reward:
+        drawn["reward-held-out"] = figures.reward_model(content.reward)
+    if content.probes:
+        drawn["reward-probes"] = figures.probe_accuracies(content.probes)
+    style = (Path(__file__).parent / "chart.css").read_text(encoding="utf-8")
+    return {f"{name}.svg": standalone(picture, style) for name, picture in drawn.items()}
+
+
+def _training(content: ReportContent, *, headline: bool) -> list[tuple[str, list[Markup]]]:
     return [
         (stage, drawn)
         for stage, metrics in content.histories.items()
@@ -57,3 +96,12 @@ def _training(content: ReportContent, *, headline: bool) -> list[tuple[str, list
             ]
         )
     ]
+
+
+def _rules(content: ReportContent) -> dict[tuple[str, str], dict[str, GateRule]]:
+    """Return each rule, by its name and what it wants, with what was found of each aligner."""
+    rows: dict[tuple[str, str], dict[str, GateRule]] = {}
+    for aligner, rules in content.gate.rules.items():
+        for rule in rules:
+            rows.setdefault((rule.name, rule.wanted), {})[aligner] = rule
+    return rows

@@ -9,7 +9,7 @@ from schemas.reports import StageRecord
 
 PANELS = (
     ("1 · Demonstrate", ("validate", "pretrain", "sft")),
-    ("2 · Compare", ("sample", "preferences", "reward")),
+    ("2 · Compare", ("sample", "preferences", "reward", "probe")),
     ("3 · Reinforce", ()),
     ("4 · Decide", ("evaluate", "gate", "register", "report")),
 )
@@ -21,6 +21,7 @@ MEANING = {
     "sample": "several answers per prompt",
     "preferences": "rank the answers",
     "reward": "learn what people prefer",
+    "probe": "which flaws does it see?",
     "evaluate": "judge on held-out prompts",
     "gate": "better, and no worse?",
     "register": "versions and aliases",

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from rlhf.report.content import Answer, PairedResponses, ReportContent
+from rlhf.report.content import Answer, PairedResponses, ReportContent, Turn
 from schemas.config import EvaluateConfig, GateConfig, RunConfig
 from schemas.refs import DatasetRef, ModelRef
 from schemas.reports import (
@@ -115,7 +115,7 @@ def curve() -> tuple[CurvePoint, ...]:
 def responses() -> tuple[PairedResponses, ...]:
     return (
         PairedResponses(
-            prompt="When does the bakery on Mill Street open on Sunday?",
+            prompt=(Turn(role="user", text="When does the bakery on Mill Street open on Sunday?"),),
             answers=(
                 Answer(
                     policy="sft",
@@ -133,7 +133,11 @@ def responses() -> tuple[PairedResponses, ...]:
             ),
         ),
         PairedResponses(
-            prompt="What do three notebooks at 4 dollars cost?",
+            prompt=(
+                Turn(role="user", text="Do you sell notebooks?"),
+                Turn(role="assistant", text="We do, at 4 dollars each."),
+                Turn(role="user", text="What do three of them cost?"),
+            ),
             answers=(
                 Answer(policy="sft", text="Can you not multiply? 12 dollars.", score=-1.90, gold=-0.35),
                 Answer(

@@ -3,7 +3,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from rlhf.report.content import Answer, PairedResponses, ReportContent
+from rlhf.report.content import Answer, PairedResponses, ReportContent, Turn
 from rlhf.report.page import render
 from schemas.reports import CurvePoint, GateDecision, Probe, Promotion
 
@@ -69,7 +69,9 @@ def test_hostile_text_from_models_and_files_stays_text(content: ReportContent):
         update={
             "title": HOSTILE,
             "command": HOSTILE,
-            "responses": (PairedResponses(prompt=HOSTILE, answers=(answer,)),),
+            "responses": (
+                PairedResponses(prompt=(Turn(role=HOSTILE, text=HOSTILE),) * 2, answers=(answer,)),
+            ),
             "probes": (Probe(flaw=HOSTILE, accuracy=content.probes[0].accuracy, pairs=9),),
             "histories": {HOSTILE: {HOSTILE: ((0, 1.0), (1, 2.0)), "$x_{": ((0, 1.0), (1, 2.0))}},
             "stages": (content.stages[0].model_copy(update={"name": HOSTILE}),),
