@@ -21,7 +21,7 @@ from schemas.errors import TrainingDiverged
 
 Arguments = TypeVar("Arguments", bound=TrainingArguments)
 
-_NOT_METRICS = {"epoch", "num_tokens", "step"}
+_NOT_METRICS = {"epoch", "num_tokens", "num_input_tokens_seen", "step"}
 
 
 class WithoutTelemetry:
@@ -105,7 +105,8 @@ class _Reporter(TrainerCallback):
                     "Lower learning_rate or max_grad_norm, or use compute.precision=fp32."
                 )
         self.history.append(metrics)
-        tokens = float(logs["num_tokens"])
+        # TRL's trainers count tokens themselves, transformers' own keeps the count in its state.
+        tokens = float(logs.get("num_tokens", state.num_input_tokens_seen))
         self._on_step(
             StepMetrics(
                 step=state.global_step,
