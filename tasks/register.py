@@ -39,15 +39,15 @@ def register_models(
             artifact_folder=f"models/{name}",
             tags={
                 "aligner": name,
-                "digest": digest,
-                "uri": policy.model.uri,
                 "gate": "passed" if passed else "refused",
+                **{key: f"{found[key]:.4f}" for key in SHOWN if key in found},
                 "pipeline_run": work.run.run_id,
                 "seed": str(work.run.seed),
+                "digest": digest,
+                "uri": policy.model.uri,
                 **evidence,
-                **{key: f"{found[key]:.4f}" for key in SHOWN if key in found},
             },
-            description=f"{name} of recipe {work.run.name}, pipeline run {work.run.run_id}",
+            description=f"{name.upper()} of recipe {work.run.name}, pipeline run {work.run.run_id}: {_shown(found)}",
         )
     if decision.winner is None:
         return Promotion(verdict="refused", versions=versions)
@@ -56,6 +56,13 @@ def register_models(
         tracking.promote(work.run.name, winner)
     alias = "champion" if tracking.resolve(work.run.name, "champion").version == winner else None
     return Promotion(verdict="promoted", versions=versions, version=winner, alias=alias)
+
+
+def _shown(found: dict[str, float]) -> str:
+    if "win_rate" not in found:
+        return f"{found['kl']:.1f} nats from the SFT policy"
+    low, high = found["win_rate_low"], found["win_rate_high"]
+    return f"wins {found['win_rate']:.1%} ({low:.1%} to {high:.1%}) over SFT at {found['kl']:.1f} nats"
 
 
 def _show_on_their_own_runs(work: StageWork, evaluations: dict[str, EvaluationResult]) -> None:

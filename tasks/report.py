@@ -26,7 +26,7 @@ from schemas.reports import (
     ValidationReport,
 )
 from schemas.settings import Settings
-from tasks.run import entries, result_of
+from tasks.run import as_overrides, entries, result_of
 from tasks.stage import stage
 from tasks.work import StageWork, artifact_store, connect_tracking
 
@@ -42,7 +42,7 @@ def write_report(work: StageWork) -> ReportResult:
     from rlhf.report.content import summary, verdict
     from rlhf.report.page import plots, render
 
-    content = read_content(work.run.run_id)
+    content, found = read_content(work.run.run_id), entries(work.run.run_id)
     path = work.folder / "report.html"
     path.write_text(render(content), encoding="utf-8")
     charts = work.folder / "plots"
@@ -50,6 +50,8 @@ def write_report(work: StageWork) -> ReportResult:
     for name, drawn in plots(content).items():
         (charts / name).write_text(drawn, encoding="utf-8")
     parent = connect_tracking(work.run.name).run(work.run.run_id)
+    for name, ref in (found["validate"].record.outputs if "validate" in found else {}).items():
+        parent.log_dataset(ref, name)
     parent.log_file(path)
     parent.log_folder(charts, "plots")
     if content.responses:
@@ -105,9 +107,11 @@ def _histories(points: tuple[MetricPoint, ...]) -> dict[str, tuple[tuple[int, fl
 def repeat(config: RunConfig, run_id: str) -> str:
     """Return the command that makes the same tree: a shipped recipe with overrides, or the stored tree itself."""
     if config.name in shipped_recipes():
-        before = _flat(load_config(config.name))
+        before = as_overrides(load_config(config.name))
         overrides = [
-            f"{key}={_written(value)}" for key, value in _flat(config).items() if before.get(key) != value
+            f"{key}={_written(value)}"
+            for key, value in as_overrides(config).items()
+            if before.get(key) != value
         ]
         with suppress(ConfigError):
             if load_config(config.name, overrides) == config:
@@ -121,22 +125,6 @@ def repeat(config: RunConfig, run_id: str) -> str:
 
 def _written(value: JsonValue) -> str:
     return value if isinstance(value, str) and yaml.safe_load(value) == value else json.dumps(value)
-
-
-def _flat(config: RunConfig) -> dict[str, JsonValue]:
-    """Return the tree as overrides name it: dotted, each aligner by its name."""
-    tree = config.model_dump(mode="json")
-    tree |= {aligner["name"]: aligner for aligner in tree.pop("aligners")}
-    flat: dict[str, JsonValue] = {}
-    pending = [("", tree)]
-    while pending:
-        prefix, node = pending.pop()
-        for key, value in node.items():
-            if isinstance(value, dict):
-                pending.append((f"{prefix}{key}.", value))
-            else:
-                flat[f"{prefix}{key}"] = value
-    return dict(sorted(flat.items()))
 
 
 def _validation(validated: ValidatedData, config: RunConfig) -> tuple[ValidationReport, ...]:

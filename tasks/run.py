@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from prefect.context import FlowRunContext
+from pydantic import JsonValue
 
 from schemas.config import RunConfig
 from schemas.pipeline import PipelineRun
@@ -50,12 +51,28 @@ def pipeline_run(config: RunConfig, *, fresh: bool, until: str | None = None) ->
         path = Path(folder) / "config.json"
         path.write_text(content, encoding="utf-8")
         tracked.log_file(path)
-        tracked.log_params({"seed": str(config.seed), "aligners": ",".join(a.name for a in config.aligners)})
+        tracked.log_params({key: str(value) for key, value in as_overrides(config).items()})
         try:
             yield run
         except StageReached as reached:
             logger.info("stopped after stage %s, as asked", reached)
         tracked.log_metrics(headline(run.run_id), 0)
+
+
+def as_overrides(config: RunConfig) -> dict[str, JsonValue]:
+    """Return the tree as overrides name it: dotted, each aligner by its name, sorted."""
+    tree = config.model_dump(mode="json")
+    tree |= {aligner["name"]: aligner for aligner in tree.pop("aligners")}
+    flat: dict[str, JsonValue] = {}
+    pending = [("", tree)]
+    while pending:
+        prefix, node = pending.pop()
+        for key, value in node.items():
+            if isinstance(value, dict):
+                pending.append((f"{prefix}{key}.", value))
+            else:
+                flat[f"{prefix}{key}"] = value
+    return dict(sorted(flat.items()))
 
 
 def _flow_tags() -> dict[str, str]:

@@ -35,14 +35,16 @@ class Area:
 def svg(parts: Sequence[str], *, width: float, height: float, label: str) -> Markup:
     """Return a picture that fills its column, up to a third more than its own size."""
     return Markup(  # noqa: S704 - every text among the parts went through escape
-        f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" style="max-width: {width * 4 / 3:.0f}px" '
+        f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
+        f'style="max-width: {width * 4 / 3:.0f}px" '
         f'role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
     )
 
 
 def standalone(picture: Markup, style: str) -> str:
     """Return a picture as a file of its own, with its colours and a background."""
-    head, _, body = picture.partition(">")
+    # As plain text: what is added to Markup gets escaped.
+    head, _, body = str(picture).partition(">")
     head = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
     return f'{head}><style>{style}</style><rect width="100%" height="100%" fill="var(--card)"/>{body}'
 
