@@ -1,4 +1,4 @@
-"""A rollout with what the update learns from, and the two ways to look at it: as numbers and as a table.
+"""A rollout with what the update learns from it, and the two ways to look at that: as numbers and as a table.
 
 Shapes: B responses, T response tokens.
 """
@@ -9,10 +9,13 @@ import polars as pl
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from rlhf.algorithms.advantages import explained_variance
-from rlhf.algorithms.masks import masked_mean
+from rlhf.algorithms.advantages import explained_variance, gae
+from rlhf.algorithms.kl import k1
+from rlhf.algorithms.masks import masked_mean, whiten
+from rlhf.algorithms.rewards import shape_scores, token_rewards
 from rlhf.algorithms.rollouts import Rollout
 from rlhf.data.chat import decode_response
+from schemas.config import PPOConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,28 @@ class Experience:
     advantages_BT: Tensor
     """Whitened over the batch."""
     returns_BT: Tensor
+
+
+def learn_from(rollout: Rollout, config: PPOConfig) -> Experience:
+    """Turn scores into rewards, and rewards into whitened advantages and returns."""
+    kl_BT = k1(rollout.old_logprobs_BT, rollout.ref_logprobs_BT).masked_fill(~rollout.mask_BT, 0.0)
+    scores_B = shape_scores(
+        rollout.scores_B,
+        rollout.finished_B,
+        score_clip=config.score_clip,
+        missing_eos_penalty=config.missing_eos_penalty,
+    )
+    rewards_BT = token_rewards(scores_B, kl_BT, rollout.mask_BT, kl_coef=config.kl_coef)
+    advantages_BT, returns_BT = gae(
+        rewards_BT, rollout.values_BT, rollout.mask_BT, gamma=config.gamma, lam=config.lam
+    )
+    return Experience(
+        rollout=rollout,
+        rewards_BT=rewards_BT,
+        kl_BT=kl_BT,
+        advantages_BT=whiten(advantages_BT, rollout.mask_BT),
+        returns_BT=returns_BT,
+    )
 
 
 def describe(experience: Experience) -> dict[str, float]:

@@ -32,18 +32,13 @@ import polars as pl
 import torch
 from torch import nn
 
-from rlhf.algorithms.advantages import gae
-from rlhf.algorithms.kl import k1
 from rlhf.algorithms.losses import policy_loss, value_loss
-from rlhf.algorithms.masks import whiten
-from rlhf.algorithms.rewards import shape_scores, token_rewards
-from rlhf.algorithms.rollouts import Rollout
 from rlhf.models.batches import score_tokens
 from rlhf.models.loading import merge, save_model
 from rlhf.models.precision import Precision, apply, autocast
 from rlhf.training.actors import Actors, load_actors
 from rlhf.training.checkpoint import Trained, load_checkpoint, save_checkpoint
-from rlhf.training.experience import Experience, describe, table
+from rlhf.training.experience import Experience, describe, learn_from, table
 from rlhf.training.rollout import Minibatch, collect, micro_batch, prompt_rows
 from rlhf.training.step import OnStep, StepMetrics
 from schemas.config import PPOConfig
@@ -136,28 +131,6 @@ def _iterate(
         total=config.iterations,
         metrics=metrics,
         tokens=int(rollout.mask_BT.sum()),
-    )
-
-
-def learn_from(rollout: Rollout, config: PPOConfig) -> Experience:
-    """Turn scores into rewards, and rewards into whitened advantages and returns."""
-    kl_BT = k1(rollout.old_logprobs_BT, rollout.ref_logprobs_BT).masked_fill(~rollout.mask_BT, 0.0)
-    scores_B = shape_scores(
-        rollout.scores_B,
-        rollout.finished_B,
-        score_clip=config.score_clip,
-        missing_eos_penalty=config.missing_eos_penalty,
-    )
-    rewards_BT = token_rewards(scores_B, kl_BT, rollout.mask_BT, kl_coef=config.kl_coef)
-    advantages_BT, returns_BT = gae(
-        rewards_BT, rollout.values_BT, rollout.mask_BT, gamma=config.gamma, lam=config.lam
-    )
-    return Experience(
-        rollout=rollout,
-        rewards_BT=rewards_BT,
-        kl_BT=kl_BT,
-        advantages_BT=whiten(advantages_BT, rollout.mask_BT),
-        returns_BT=returns_BT,
     )
 
 

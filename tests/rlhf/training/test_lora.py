@@ -91,6 +91,9 @@ def test_what_was_trained_is_what_is_loaded_and_it_is_a_plain_model(
 
     if name == "reward":
         found = RewardModel.load(out).raw_scores(IDS)[:, None]
+        # The head is new: adapters or not, it has to learn.
+        begun_head = RewardModel.from_policy(tiny_policy, seed=0).head.weight
+        assert (RewardModel.load(out).head.weight - begun_head).abs().min() > 1e-3
     else:
         with torch.no_grad():
             found = load_policy(out)[0](torch.tensor(IDS)).logits

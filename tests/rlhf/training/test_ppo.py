@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from rlhf.data.chat import encode_prompt
+from rlhf.models.batches import score_tokens
 from rlhf.models.loading import load_policy
 from rlhf.models.precision import Precision
 from rlhf.models.sampling import response_logprobs
 from rlhf.training import ppo
 from rlhf.training.actors import Actors, load_actors
 from rlhf.training.checkpoint import Trained
-from rlhf.training.rollout import collect
+from rlhf.training.experience import learn_from
+from rlhf.training.rollout import collect, micro_batch
 from rlhf.training.step import StepMetrics
 from schemas.config import LoraConfig, PPOConfig
 from schemas.errors import ConfigError, DataRejected
@@ -97,7 +99,7 @@ def test_the_reward_is_the_score_while_the_policy_is_the_reference(folders: tupl
         config.model_copy(update={"batch_size": 10, "minibatch_size": 5}),
         precision=FP32, seed=0, iteration=0,
     )  # fmt: skip
-    experience = ppo.learn_from(rollout, config)
+    experience = learn_from(rollout, config)
     torch.testing.assert_close(experience.rewards_BT.sum(1), rollout.scores_B, rtol=0, atol=1e-6)
     # The reward model read exactly the sampled ids after exactly the encoded prompt.
     for row in range(10):
@@ -113,7 +115,7 @@ def test_gradients_do_not_depend_on_the_micro_batches(folders: tuple[Path, Path]
     prompts = PROMPTS["prompt"].to_list()
     rollout, _ = collect(actors, [*prompts, *prompts[:3]], config, precision=FP32, seed=0, iteration=0)
     assert len({len(ids) for ids in rollout.responses}) > 1
-    experience = ppo.learn_from(rollout, config)
+    experience = learn_from(rollout, config)
     num_tokens = int(rollout.mask_BT.sum())
 
     def gradients(size: int) -> list[Tensor]:
@@ -133,6 +135,32 @@ def test_gradients_do_not_depend_on_the_micro_batches(folders: tuple[Path, Path]
     assert len(whole) > 4
     for size in (4, 1):
         torch.testing.assert_close(gradients(size), whole, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("lora", [None, LORA])
+def test_an_update_makes_good_tokens_likelier_and_the_critic_more_right(
+    folders: tuple[Path, Path], lora: LoraConfig | None
+):
+    actors = actors_of(folders, lora)
+    config = SMALL.model_copy(update={"lora": lora, "warmup_iterations": 0, "target_kl": None})
+    trained = {
+        "policy": ppo._trained(actors.policy, 1e-3),
+        "critic": ppo._trained(actors.critic, 1e-3),
+    }
+    prompts = PROMPTS["prompt"].to_list()
+    rollout, plan = collect(actors, [*prompts, *prompts[:3]], config, precision=FP32, seed=0, iteration=0)
+    experience = learn_from(rollout, config)
+    mask = rollout.mask_BT
+    ppo.update(actors, trained, experience, plan, config, precision=FP32, iteration=0)
+    batch = micro_batch(rollout.prompts, rollout.responses, list(range(8)), actors)
+    with torch.no_grad():
+        logprobs = score_tokens(actors.policy, batch, temperature=1.0, pad_id=0)
+        values = actors.critic(batch)
+    assert (experience.advantages_BT * (logprobs - rollout.old_logprobs_BT))[mask].mean() > 1e-3
+    before, after = (
+        (guess - experience.returns_BT)[mask].square().mean() for guess in (rollout.values_BT, values)
+    )
+    assert after < before * 0.98
 
 
 @pytest.mark.parametrize("lora", [None, LORA])
