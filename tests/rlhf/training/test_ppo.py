@@ -163,6 +163,7 @@ def test_an_update_makes_good_tokens_likelier_and_the_critic_more_right(
     assert after < before * 0.98
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("lora", [None, LORA])
 def test_a_stopped_run_goes_on_to_the_same_bits(
     folders: tuple[Path, Path], tmp_path: Path, lora: LoraConfig | None
