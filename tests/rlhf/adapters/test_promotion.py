@@ -75,6 +75,7 @@ def _add_one_under_the_lock(folder: Path, barrier: Barrier) -> None:
             count.write_text(str(int(count.read_text()) + 1))
 
 
+@pytest.mark.integration
 def test_the_lock_keeps_other_processes_out(tmp_path: Path) -> None:
     (tmp_path / "count").write_text("0")
     context = multiprocessing.get_context("fork")

@@ -19,6 +19,8 @@ from schemas.refs import DatasetRef
 from schemas.reports import MetricPoint
 from schemas.settings import Settings
 
+pytestmark = pytest.mark.integration  # a new database takes seconds
+
 
 @pytest.fixture
 def client(settings: Settings, tracking: Tracking) -> MlflowClient:
@@ -77,6 +79,21 @@ def test_the_first_end_of_a_run_counts(run: TrackedRun, client: MlflowClient) ->
     run.finish("KILLED")
     run.finish("FINISHED")
     assert client.get_run(run.run_id).info.status == "KILLED"
+
+
+def test_a_run_that_has_ended_is_added_to_and_stays_ended(
+    tracking: Tracking, client: MlflowClient, run: TrackedRun, settings: Settings
+) -> None:
+    run.finish("FAILED")
+    again = tracking.run(run.run_id)
+    again.log_metrics({"evaluate/win_rate": 0.8}, 0)
+    again.log_table({"prompt": ["a"]}, "responses.json")
+    again.describe("**promoted**")
+    found = client.get_run(run.run_id)
+    assert found.data.metrics == {"evaluate/win_rate": 0.8}
+    assert found.data.tags["mlflow.note.content"] == "**promoted**"
+    assert found.info.status == "FAILED"
+    assert artifact(settings, run, "responses.json").is_file()
 
 
 def test_every_finite_metric_arrives_with_its_step(
@@ -235,7 +252,6 @@ def _promote(home: Path, uri: str, version: int, outcomes: "Queue[str]") -> None
         outcomes.put("conflict")
 
 
-@pytest.mark.integration
 def test_on_a_server_one_of_two_racing_promoters_wins(server: str, tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home", tracking_uri=server)
     tracking = connect(settings, "race")

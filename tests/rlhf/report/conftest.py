@@ -171,60 +171,82 @@ def rules(win: str, *, passed: bool) -> tuple[GateRule, ...]:
     )
 
 
+def validation() -> tuple[ValidationReport, ...]:
+    return (
+        ValidationReport(
+            kind="demonstrations",
+            source="the generated helpdesk world",
+            format="Parquet",
+            verdict="accept",
+            rows=4000,
+            kept=4000,
+            quarantined=0,
+        ),
+        ValidationReport(
+            kind="preferences",
+            source="pairs.jsonl.gz",
+            format="chosen and rejected dialogues, JSON Lines, gzip",
+            verdict="quarantine_rows",
+            rows=2312,
+            kept=2290,
+            quarantined=19,
+            dropped=3,
+            findings=(
+                Finding(
+                    kind="identical_pair",
+                    row=7,
+                    line=8,
+                    field="rejected",
+                    message="chosen and rejected are equal",
+                ),
+            ),
+        ),
+    )
+
+
+def reward() -> RewardResult:
+    return RewardResult(
+        model=ModelRef(uri="file:///store/r", digest="sha256:" + "d4" * 32, role="reward"),
+        accuracy=around(0.853, 0.021),
+        longer_baseline=around(0.571, 0.029),
+        score_mean=0.1,
+        score_std=1.3,
+    )
+
+
+def probes() -> tuple[Probe, ...]:
+    return tuple(
+        Probe(flaw=flaw, accuracy=around(value, 0.05), pairs=200)
+        for flaw, value in (
+            ("rude", 0.99),
+            ("wrong_fact", 0.74),
+            ("rambling", 0.93),
+            ("trivia", 0.90),
+            ("discourteous", 0.96),
+        )
+    )
+
+
+def gate() -> GateDecision:
+    return GateDecision(
+        rules={
+            "ppo": rules("77.5%, lower bound 74.1%", passed=True),
+            "dpo": rules("74.1%, lower bound 70.7%", passed=True),
+        },
+        winner="ppo",
+    )
+
+
 @pytest.fixture
 def content() -> ReportContent:
     return ReportContent(
         title="Helpdesk: from raw text to an assistant",
         config=RunConfig(evaluate=EvaluateConfig(), gate=GateConfig(min_win_rate_low=0.55)),
         stages=stages(),
-        validation=(
-            ValidationReport(
-                kind="demonstrations",
-                source="the generated helpdesk world",
-                format="Parquet",
-                verdict="accept",
-                rows=4000,
-                kept=4000,
-                quarantined=0,
-            ),
-            ValidationReport(
-                kind="preferences",
-                source="pairs.jsonl.gz",
-                format="chosen and rejected dialogues, JSON Lines, gzip",
-                verdict="quarantine_rows",
-                rows=2312,
-                kept=2290,
-                quarantined=19,
-                dropped=3,
-                findings=(
-                    Finding(
-                        kind="identical_pair",
-                        row=7,
-                        line=8,
-                        field="rejected",
-                        message="chosen and rejected are equal",
-                    ),
-                ),
-            ),
-        ),
+        validation=validation(),
         histories=histories(),
-        reward=RewardResult(
-            model=ModelRef(uri="file:///store/r", digest="sha256:" + "d4" * 32, role="reward"),
-            accuracy=around(0.853, 0.021),
-            longer_baseline=around(0.571, 0.029),
-            score_mean=0.1,
-            score_std=1.3,
-        ),
-        probes=tuple(
-            Probe(flaw=flaw, accuracy=around(value, 0.05), pairs=200)
-            for flaw, value in (
-                ("rude", 0.99),
-                ("wrong_fact", 0.74),
-                ("rambling", 0.93),
-                ("trivia", 0.90),
-                ("discourteous", 0.96),
-            )
-        ),
+        reward=reward(),
+        probes=probes(),
         sft=policy("sft", None, 0.97, 0.698, 0.09, 0.0),
         evaluations={
             "ppo": policy("ppo", 0.775, 1.93, 0.690, 0.0, 12.3),
@@ -232,13 +254,7 @@ def content() -> ReportContent:
         },
         curves={"ppo": curve()},
         responses=responses(),
-        gate=GateDecision(
-            rules={
-                "ppo": rules("77.5%, lower bound 74.1%", passed=True),
-                "dpo": rules("74.1%, lower bound 70.7%", passed=True),
-            },
-            winner="ppo",
-        ),
+        gate=gate(),
         promotion=Promotion(verdict="promoted", versions={"ppo": 3, "dpo": 4}, version=3, alias="champion"),
         run_id="0123456789abcdef0123456789abcdef",
         command="rlhf run recipes/helpdesk.yaml seed=0",

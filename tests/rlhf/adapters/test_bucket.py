@@ -1,0 +1,86 @@
+"""What only a bucket does: downloads, parts, credentials, servers that are down."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from rlhf.adapters.object_store import ObjectStore, download, open_store
+from schemas.errors import NotFound, StoreUnreachable
+from schemas.refs import Ref
+
+
+def publish(store: ObjectStore, path: Path) -> Ref:
+    uri, digest = store.publish(path)
+    return Ref(uri=uri, digest=digest)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def test_a_damaged_download_is_fetched_again(bucket: str, tmp_path: Path, folder: Path) -> None:
+    store = open_store(f"s3://{bucket}", tmp_path / "cache")
+    ref = publish(store, folder)
+    (store.fetch(ref) / "config.json").write_text("[]")
+    assert (store.fetch(ref) / "config.json").read_text() == "{}"
+
+
+def test_a_large_file_travels_in_parts(bucket: str, tmp_path: Path) -> None:
+    import boto3
+
+    (tmp_path / "big").write_bytes(b"0123456789abcdef" * (1 << 20) + b"tail")
+    ref = publish(open_store(f"s3://{bucket}", tmp_path / "cache"), tmp_path / "big")
+    head = boto3.client("s3").head_object(Bucket=bucket, Key=urlsplit(ref.uri).path[1:])
+    assert head["ETag"].strip('"').endswith("-2")  # S3's mark of an object uploaded in two parts
+    fetched = open_store(f"s3://{bucket}", tmp_path / "cache").fetch(ref)
+    assert fetched.stat().st_size == (16 << 20) + 4
+
+
+def test_inputs_are_downloaded_again_only_when_they_changed(bucket: str, tmp_path: Path) -> None:
+    import boto3
+
+    client = boto3.client("s3")
+    for key, body in {"data/a.jsonl": b"1", "data/deep/b.jsonl": b"2", "data2/c.jsonl": b"3"}.items():
+        client.put_object(Bucket=bucket, Key=key, Body=body)
+    folder = download(f"s3://{bucket}/data/", tmp_path / "cache")
+    names = sorted(item.relative_to(folder).as_posix() for item in folder.rglob("*") if item.is_file())
+    assert names == ["a.jsonl", "deep/b.jsonl"]
+    single = download(f"s3://{bucket}/data/a.jsonl", tmp_path / "cache")
+    assert (single.name, single.read_bytes()) == ("a.jsonl", b"1")
+    assert download(f"s3://{bucket}/data", tmp_path / "cache") == folder
+    client.put_object(Bucket=bucket, Key="data/a.jsonl", Body=b"changed")
+    assert (download(f"s3://{bucket}/data", tmp_path / "cache") / "a.jsonl").read_bytes() == b"changed"
+    with pytest.raises(NotFound, match="no object at or below"):
+        download(f"s3://{bucket}/nothing", tmp_path / "cache")
+
+
+def test_an_object_key_cannot_leave_the_cache(bucket: str, tmp_path: Path) -> None:
+    import boto3
+
+    boto3.client("s3").put_object(Bucket=bucket, Key="data/../../evil", Body=b"1")
+    with pytest.raises(NotFound, match="is not a key"):
+        download(f"s3://{bucket}/data", tmp_path / "cache")
+
+
+def test_a_bucket_that_does_not_exist_is_named_without_any_credential(
+    bucket: str, tmp_path: Path, folder: Path
+) -> None:
+    store = open_store("s3://no-such-bucket/prefix", tmp_path / "cache")
+    for use in (lambda: store.write("key", b""), lambda: publish(store, folder)):
+        with pytest.raises(StoreUnreachable, match="bucket no-such-bucket answered") as caught:
+            use()
+        assert "canary" not in str(caught.value)
+
+
+def test_a_server_that_is_down_is_reported(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(StoreUnreachable, match=r"EndpointConnectionError.*AWS_ENDPOINT_URL"):
+        open_store(f"s3://{bucket}", tmp_path / "cache").read("key")
