@@ -100,7 +100,10 @@ def read_content(run_id: str) -> "ReportContent":
 def _histories(points: tuple[MetricPoint, ...]) -> dict[str, tuple[tuple[int, float], ...]]:
     histories: dict[str, list[tuple[int, float]]] = {}
     for point in points:
-        histories.setdefault(point.key.partition("/")[2], []).append((point.step, point.value))
+        values = histories.setdefault(point.key.partition("/")[2], [])
+        # A stage's final number stands at its last step too, and may be another: held-out instead of training.
+        if not values or values[-1][0] != point.step:
+            values.append((point.step, point.value))
     return {name: tuple(values) for name, values in histories.items() if len(values) > 1}
 
 

@@ -68,14 +68,14 @@ def curve(kind: str, points: Sequence[tuple[float, float]], area: Area) -> str:
     return f'<path class="{kind}" d="M{path}"/>'
 
 
-def axes(area: Area, *, label: str) -> list[str]:
-    """Draw grid, ticks and the name of the x axis."""
+def axes(area: Area, *, label: str, whole: bool = False) -> list[str]:
+    """Draw grid, ticks and the name of the x axis; `whole`: that axis counts."""
     parts = []
     for value, written in ticks(area.low_y, area.high_y, 5):
         y = area.y(value)
         parts += [line("grid", area.left, y, area.right, y)]
         parts += [text("tick", area.left - 6, y + 4, written, anchor="end")]
-    for value, written in ticks(area.low_x, area.high_x, 5):
+    for value, written in ticks(area.low_x, area.high_x, 5, whole=whole):
         x = area.x(value)
         parts += [line("grid", x, area.top, x, area.bottom)]
         parts += [text("tick", x, area.bottom + 16, written, anchor="middle")]
@@ -83,9 +83,9 @@ def axes(area: Area, *, label: str) -> list[str]:
     return [*parts, text("tick", middle, area.bottom + 33, label, anchor="middle")]
 
 
-def ticks(low: float, high: float, wanted: int) -> list[tuple[float, str]]:
+def ticks(low: float, high: float, wanted: int, *, whole: bool = False) -> list[tuple[float, str]]:
     """Return at most `wanted` + 1 round values within the range, and how they are written."""
-    rough = (high - low) / wanted
+    rough = max((high - low) / wanted, 1.0 if whole else 0.0)
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * unit for factor in (1, 2, 5, 10) if factor * unit >= rough * (1 - 1e-9))
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))

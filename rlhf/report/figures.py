@@ -26,7 +26,7 @@ def metric_curve(stage: str, metric: str, history: History) -> Markup:
     )  # fmt: skip
     name = metric.replace("_", " ")
     title = f"{stage} · {name}"
-    parts = axes(area, label="step")
+    parts = axes(area, label="step", whole=True)
     if len(history) >= NOISY:
         parts.append(curve("raw", _thin(history), area))
     parts.append(curve("stroke one", _thin(mean), area))

@@ -9,7 +9,7 @@ import pytest
 from schemas.config import RunConfig
 from schemas.config.loading import load_config
 from schemas.refs import DatasetRef
-from schemas.reports import EvaluationResult, Interval, PolicyEvaluation
+from schemas.reports import EvaluationResult, Interval, MetricPoint, PolicyEvaluation
 from tasks import report
 from tasks.work import artifact_store
 
@@ -49,6 +49,13 @@ def test_a_tree_that_no_shipped_recipe_makes_is_repeated_from_the_store(
         assert report.repeat(config, RUN) == f"rlhf run {home}/store/runs/{RUN}/config.json"
     monkeypatch.setenv("RLHF_STORE", "s3://bucket/prefix")
     assert f"--run-id {RUN} --artifact-path config.json" in report.repeat(own, RUN)
+
+
+def test_a_curve_holds_what_was_logged_step_by_step_and_not_the_final_number():
+    logged = [(1, 0.5), (2, 0.6), (2, 0.9)]  # at the end, the held-out accuracy under the same name
+    points = tuple(MetricPoint(key="reward/accuracy", value=value, step=step) for step, value in logged)
+    alone = (MetricPoint(key="reward/longer_baseline", value=0.4, step=2),)
+    assert report._histories(points + alone) == {"accuracy": ((1, 0.5), (2, 0.6))}
 
 
 @pytest.fixture

@@ -21,6 +21,11 @@ def test_ticks_are_round_and_within_the_range(low: float, high: float, wanted: i
     assert all(low - 1e-9 <= value <= high * (1 + 1e-9) for value, _ in ticks(low, high, wanted))
 
 
+def test_what_is_counted_has_no_ticks_between_whole_numbers():
+    assert [text for _, text in ticks(1, 2, 5, whole=True)] == ["1", "2"]
+    assert [text for _, text in ticks(1, 2, 5)] == ["1.0", "1.2", "1.4", "1.6", "1.8", "2.0"]
+
+
 def test_larger_values_lie_further_right_and_higher_up():
     area = Area(left=10, right=110, top=20, bottom=220, low_x=0, high_x=10, low_y=-1, high_y=1)
     assert (area.x(0), area.x(5), area.x(10)) == (10, 60, 110)
