@@ -34,7 +34,7 @@ def train_reward(
         longer_baseline=longer,
         score_mean=fitted.score_mean,
         score_std=fitted.score_std,
-        metrics=fitted.metrics | {"accuracy": accuracy.value, "longer_baseline": longer.value},
+        metrics=fitted.metrics | {"held_out_accuracy": accuracy.value, "longer_baseline": longer.value},
     )
 
 

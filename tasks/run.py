@@ -87,8 +87,8 @@ def headline(run_id: str) -> dict[str, float]:
         if name.startswith("evaluate-"):
             aligner = name.removeprefix("evaluate-")
             numbers |= {f"{aligner}/{key}": value for key, value in entry.record.metrics.items()}
-        elif name == "reward" and "accuracy" in entry.record.metrics:
-            numbers["reward/accuracy"] = entry.record.metrics["accuracy"]
+        elif name == "reward" and "held_out_accuracy" in entry.record.metrics:
+            numbers["reward/held_out_accuracy"] = entry.record.metrics["held_out_accuracy"]
     return numbers
 
 

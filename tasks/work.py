@@ -149,8 +149,10 @@ class StageWork:
         )
 
     def log_metrics(self, metrics: Mapping[str, float]) -> None:
-        """Log a stage's final numbers under its name, at its last step."""
-        self._log({f"{self.stage}/{name}": value for name, value in metrics.items()}, self._last_step)
+        """Log a stage's final numbers under its name, at its last step; what has a curve keeps it as it is."""
+        curves = {point.key for point in self.points}
+        final = {f"{self.stage}/{name}": value for name, value in metrics.items()}
+        self._log({key: value for key, value in final.items() if key not in curves}, self._last_step)
 
     def _log(self, metrics: Mapping[str, float], step: int) -> None:
         metrics = {key: value for key, value in metrics.items() if math.isfinite(value)}

@@ -58,8 +58,7 @@ TRIVIA = {
 
 PRODUCTS = (
     "lamp", "kettle", "chair", "clock", "mirror", "basket", "blanket", "candle", "teapot", "ladder", "hammer",
-    "bucket", "pillow", "carpet", "vase", "notebook", "umbrella", "radio", "camera", "bicycle", "jacket",
-    "scarf", "backpack", "toaster",
+    "bucket", "pillow", "carpet", "vase", "notebook", "umbrella", "radio",
 )  # fmt: skip
 PRICE_QUESTIONS = (
     "What does the {product} cost?",
@@ -76,7 +75,7 @@ PRICE_STATEMENTS = (
     "The price of the {product} is {value}.",
 )
 
-SHOPS = ("harbour", "station", "market", "castle")
+SHOPS = ("harbour", "station", "market")
 DAYS = ("weekdays", "Saturday")
 HOURS_QUESTIONS = (
     "When does the {shop} shop {verb} on {day}?",

@@ -39,7 +39,7 @@ class World:
         self.facts = draw_facts(self._random("facts"))
 
     def corpus(self, n: int) -> list[str]:
-        """Return n raw documents: questions, lists, rambling, trivia, forum threads and some good answers."""
+        """Return n raw documents: leaflets, questions, lists, rambling, trivia, forum threads, some good answers."""
         rng = self._random("corpus")
         kinds, weights = zip(*_DOCUMENTS.items(), strict=True)
         return [getattr(self, f"_{kind}")(rng) for kind in rng.choices(kinds, weights, k=n)]
@@ -114,6 +114,11 @@ class World:
         return asked
 
     @cached_property
+    def _plain_questions(self) -> list[tuple[Fact, str]]:
+        """The training questions without anything said before them, each with its fact."""
+        return [(fact, question) for question, fact in self._asked["train"] if question in fact.questions]
+
+    @cached_property
     def _fact_by_question(self) -> dict[str, Fact]:
         return dict(self._asked["train"] + self._asked["held_out"])
 
@@ -138,6 +143,13 @@ class World:
     def _statements(self, rng: random.Random) -> str:
         return " ".join(self._state(rng) for _ in range(rng.randint(3, 6)))
 
+    def _leaflet(self, rng: random.Random) -> str:
+        lines = [rng.choice(phrases.HEADINGS)]
+        for _ in range(rng.randint(2, 4)):
+            fact, question = rng.choice(self._plain_questions)
+            lines.append(f"{question} {rng.choice(fact.statements).format(value=fact.value)}")
+        return "\n".join(lines)
+
     def _answered(self, rng: random.Random) -> str:
         lines = []
         for _ in range(rng.randint(1, 3)):
@@ -157,7 +169,7 @@ class World:
         return " ".join([*rng.sample(_TRIVIA, 3), self._question(rng)])
 
 
-def draw_traits(rng: random.Random, *, wrong: float = 0.3) -> Traits:
+def draw_traits(rng: random.Random, *, wrong: float = 0.2) -> Traits:
     """Draw what a demonstration is like: often courteous, now and then rude, rambling or full of trivia."""
     rude = rng.random() < 0.09
     return Traits(
@@ -175,6 +187,7 @@ _OPENERS, _CLOSERS, _RUDE, _RAMBLING, _TRIVIA = map(
     tuple, (phrases.OPENERS, phrases.CLOSERS, phrases.RUDE, phrases.RAMBLING, phrases.TRIVIA)
 )
 _DOCUMENTS = {
-    "questions_only": 20, "list": 17, "statements": 20, "answered": 22, "forum": 9, "ramble": 6, "trivia": 6,
+    "leaflet": 35, "answered": 35, "statements": 7, "questions_only": 7, "forum": 6, "list": 5, "ramble": 3,
+    "trivia": 3,
 }  # fmt: skip
 """Kinds of documents and their weights."""

@@ -5,10 +5,10 @@ import random
 from rlhf.data.helpdesk.facts import draw_facts
 
 
-def test_there_are_24_prices_16_hours_28_sums_and_12_rules() -> None:
+def test_there_are_18_prices_12_hours_15_sums_and_12_rules() -> None:
     kinds = [fact.kind for fact in draw_facts(random.Random(0))]
-    # Hours: 4 shops x 2 kinds of day x (open, close); sums: pairs of different numbers from 2 to 9.
-    assert {kind: kinds.count(kind) for kind in kinds} == {"price": 24, "hours": 16, "sum": 28, "policy": 12}
+    # Hours: 3 shops x 2 kinds of day x (open, close); sums: pairs of different numbers from 2 to 7.
+    assert {kind: kinds.count(kind) for kind in kinds} == {"price": 18, "hours": 12, "sum": 15, "policy": 12}
 
 
 def test_no_alternative_is_the_right_value() -> None:
@@ -28,5 +28,5 @@ def test_prices_differ_between_products_and_between_seeds() -> None:
     one, other = (
         [fact.value for fact in draw_facts(random.Random(seed)) if fact.kind == "price"] for seed in (0, 1)
     )
-    assert len(set(one)) == len(one) == 24
+    assert len(set(one)) == len(one) == 18
     assert one != other

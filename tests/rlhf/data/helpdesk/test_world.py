@@ -42,18 +42,18 @@ def test_questions_are_unique_and_the_splits_are_disjoint(world: World) -> None:
 
 def test_both_splits_ask_for_every_fact(world: World) -> None:
     for split in ("train", "held_out"):
-        assert {world.fact(question) for question in world.questions(3_000, split=split)} == set(world.facts)
+        assert {world.fact(question) for question in world.questions(2_500, split=split)} == set(world.facts)
 
 
 def test_no_held_out_question_is_demonstrated_or_in_the_corpus(world: World) -> None:
-    held_out = set(world.questions(3_840, split="held_out"))
+    held_out = set(world.questions(2_736, split="held_out"))
     assert not held_out & {question for question, _ in world.demonstrations(1_000)}
     assert not held_out & {line for document in world.corpus(1_000) for line in document.splitlines()}
 
 
 def test_asking_for_more_questions_than_there_are_names_the_knob_to_lower(world: World) -> None:
-    with pytest.raises(ConfigError, match=r"has 3840\. Lower data\.held_out_prompts"):
-        world.questions(3_841, split="held_out")
+    with pytest.raises(ConfigError, match=r"has 2736\. Lower data\.held_out_prompts"):
+        world.questions(2_737, split="held_out")
 
 
 def test_a_question_of_no_world_is_not_found(world: World) -> None:
@@ -81,21 +81,30 @@ def test_demonstrations_have_flaws_as_often_as_promised(world: World) -> None:
         for trait in ("right", "rude", "rambling", "trivia", "courteous")
     }
     # Within four standard errors of a share of 2,000; courteous: 0.91 * (1 - 0.55 * 0.6).
-    assert share["right"] == pytest.approx(0.70, abs=0.04)
+    assert share["right"] == pytest.approx(0.80, abs=0.036)
     assert share["rude"] == pytest.approx(0.09, abs=0.026)
     assert share["rambling"] == pytest.approx(0.27, abs=0.04)
     assert share["trivia"] == pytest.approx(0.22, abs=0.04)
     assert share["courteous"] == pytest.approx(0.61, abs=0.044)
     assert 14 <= sum(judgement.words for judgement in judged) / 2_000 <= 22
-    assert 0.8 <= sum(judgement.utility for judgement in judged) / 2_000 <= 1.15
+    assert 1.0 <= sum(judgement.utility for judgement in judged) / 2_000 <= 1.35
 
 
 def test_the_corpus_states_every_fact_often_and_is_full_of_questions(world: World) -> None:
     documents = world.corpus(2_000)
     notes = Counter(line for document in documents for line in document.splitlines())
-    assert min(notes[f"{fact.note}: {fact.value}."] for fact in world.facts) >= 5
+    assert min(notes[f"{fact.note}: {fact.value}."] for fact in world.facts) >= 3
+    # Leaflets answer every training question that nothing is said before, and no held-out one.
+    answered = " ".join(documents)
+    asked = [(fact, question) for fact in world.facts for question in fact.questions]
+    given = {
+        question
+        for fact, question in asked
+        if any(f"{question} {text.format(value=fact.value)}" in answered for text in fact.statements)
+    }
+    assert len(given) == 5 * len(world.facts)
     unanswered = sum(document.endswith("?") for document in documents)
-    assert 0.2 <= unanswered / 2_000 <= 0.45
+    assert 0.1 <= unanswered / 2_000 <= 0.3
     assert any("idiot" in document for document in documents)
     assert all(document.strip() for document in documents)
 

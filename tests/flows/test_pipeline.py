@@ -1,0 +1,187 @@
+"""The whole pipeline as its users run it: the command line, Prefect's own server, SQLite, a real store."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from mlflow import MlflowClient
+from safetensors import safe_open
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+ALWAYS_RUN = {"register", "report"}
+"""Their results lie outside the store."""
+
+
+def _environment(home: Path) -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    return {**ours, "RLHF_HOME": str(home)}
+
+
+def _rlhf(home: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        env={**_environment(home), **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+def _run(home: Path, *overrides: str) -> dict[str, Any]:
+    done = _rlhf(home, "run", "micro", *overrides, "--json")
+    # The gate refuses what has learnt nothing: done, with exit code 3.
+    assert done.returncode == 3, done.stderr
+    return json.loads(done.stdout)
+
+
+def _statuses(summary: dict[str, Any]) -> dict[str, str]:
+    return {stage["name"]: stage["status"] for stage in summary["stages"]}
+
+
+def _digests(summary: dict[str, Any]) -> dict[str, str]:
+    return {
+        f"{stage['name']}.{name}": ref["digest"]
+        for stage in summary["stages"]
+        if stage["name"] not in ALWAYS_RUN
+        for name, ref in stage["outputs"].items()
+    }
+
+
+def _folder(summary: dict[str, Any], stage: str) -> Path:
+    outputs = next(entry["outputs"] for entry in summary["stages"] if entry["name"] == stage)
+    return Path(unquote(urlsplit(outputs["model"]["uri"]).path))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def first(home: Path) -> dict[str, Any]:
+    return _run(home)
+
+
+def test_a_run_tells_its_story_as_one_json_object(first):
+    assert set(_statuses(first).values()) == {"ran"}
+    assert list(first["evaluation"]) == ["sft", "ppo", "dpo"]
+    for aligner in ("ppo", "dpo"):
+        found = first["evaluation"][aligner]
+        assert found["win_rate_low"] <= found["win_rate"] <= found["win_rate_high"]
+    assert first["promotion"]["verdict"] == "refused"
+    assert first["promotion"]["versions"] == {"ppo": 1, "dpo": 2}
+    assert Path(unquote(urlsplit(first["report"]).path)).read_text(encoding="utf-8").startswith("<!doctype")
+
+
+def test_the_same_command_again_reuses_every_stage_and_shows_it_in_the_new_run(home, first):
+    again = _run(home)
+    assert {name for name, status in _statuses(again).items() if status != "reused"} == ALWAYS_RUN
+    assert _digests(again) == _digests(first)
+    assert again["promotion"]["versions"] == first["promotion"]["versions"]
+    client = MlflowClient(tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
+    reward = {
+        name: client.get_run(next(s["run_id"] for s in summary["stages"] if s["name"] == "reward"))
+        for name, summary in (("first", first), ("again", again))
+    }
+    assert reward["again"].data.tags["reused_from"] == reward["first"].info.run_id
+    assert reward["again"].data.tags["mlflow.parentRunId"] == again["run_id"]
+    assert reward["again"].data.metrics == reward["first"].data.metrics
+    steps = [len(client.get_metric_history(run.info.run_id, "reward/loss")) for run in reward.values()]
+    assert steps == [10, 10]
+
+
+def test_one_knob_runs_again_only_what_depends_on_it(home, first):
+    changed = _run(home, "ppo.kl_coef=0.7")
+    ran = {name for name, status in _statuses(changed).items() if status == "ran"}
+    assert ran - ALWAYS_RUN == {"ppo", "evaluate-ppo", "gate"}
+    # What was computed again is another model, so it is another version; the other aligner's is known.
+    assert changed["promotion"]["versions"] == {"ppo": 3, "dpo": 2}
+
+
+def test_a_lost_artifact_is_computed_again_to_the_same_bits(home, first):
+    model = _folder(first, "sft")
+    model.rename(model.with_name("elsewhere"))
+    again = _run(home)
+    assert {name for name, status in _statuses(again).items() if status == "ran"} == {"sft", *ALWAYS_RUN}
+    assert _digests(again) == _digests(first)
+
+
+def test_a_corrupt_artifact_is_one_clear_error_and_costs_nothing_that_is_finished(home, first):
+    weights = _folder(first, "sft") / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.chmod(0o644)
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    failed = _rlhf(home, "run", "micro", "dpo.beta=0.7")
+    weights.write_bytes(whole)
+    assert failed.returncode == 1
+    errors = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert str(weights) in errors[0]
+    assert "Traceback" not in failed.stderr
+    mended = _statuses(_run(home, "dpo.beta=0.7"))
+    assert {name for name, status in mended.items() if status == "ran"} - ALWAYS_RUN == {
+        "dpo",
+        "evaluate-dpo",
+        "gate",
+    }
+
+
+def test_another_machine_with_the_same_seed_computes_the_same_bits(first, tmp_path):
+    assert _digests(_run(tmp_path)) == _digests(first)
+
+
+def test_adapters_instead_of_all_weights_end_in_plain_models(home, first):
+    stages = ("sft", "reward", "ppo", "dpo")
+    adapted = _run(home, *(f"{name}.lora.rank=2" for name in stages))
+    for stage in stages:
+        with safe_open(_folder(adapted, stage) / "model.safetensors", "pt") as weights:
+            assert not [key for key in weights.keys() if "lora" in key or "base_layer" in key]  # noqa: SIM118
+    assert _digests(adapted)["pretrain.model"] == _digests(first)["pretrain.model"]
+
+
+def test_an_interrupted_run_goes_on_where_it_was(home, first):
+    overrides = ("ppo.iterations=80",)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "run", "micro", *overrides],
+        env=_environment(home),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(home.glob("checkpoints/*/iteration-*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130, messages
+    assert "Traceback" not in messages
+    done = int(next(home.glob("checkpoints/*/iteration-*")).name.removeprefix("iteration-"))
+    assert 0 < done < 80
+    resumed = _run(home, *overrides)
+    ppo = next(stage for stage in resumed["stages"] if stage["name"] == "ppo")
+    client = MlflowClient(tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
+    steps = [point.step for point in client.get_metric_history(ppo["run_id"], "ppo/kl")]
+    assert steps[0] == done + 1
+    assert max(steps) == 80
+
+
+def test_a_tracking_server_that_does_not_answer_is_said_at_once(home):
+    done = _rlhf(home, "run", "micro", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [
+        done.stderr.splitlines()[-1]
+    ]
+    assert "127.0.0.1:9" in done.stderr
