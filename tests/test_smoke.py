@@ -179,12 +179,41 @@ def test_a_worker_runs_a_scheduled_deployment_of_the_micro_recipe(ui, tmp_path):
         runs = _until(lambda: _ask(f"{servers['prefect']}/flow_runs/filter", finished), 300, log, worker)
     assert [run["state_type"] for run in runs] == ["COMPLETED"], log.read_text(errors="replace")[-3000:]
     assert runs[0]["auto_scheduled"]
-    # What the run has left is where `rlhf ui` looks: every stage in MLflow, and the models in its registry.
-    api = f"{servers['mlflow']}/api/2.0/mlflow"
+    _require_evidence(f"{servers['mlflow']}/api/2.0/mlflow")
+
+
+def _require_evidence(api: str) -> None:
+    """Require what a run leaves where `rlhf ui` looks: every stage, what the parent shows, and the versions."""
     experiment = _ask(f"{api}/experiments/get-by-name?experiment_name=micro")["experiment"]["experiment_id"]
     logged = _ask(f"{api}/runs/search", {"experiment_ids": [experiment], "max_results": 100})["runs"]
+    runs = {run["info"]["run_name"]: run for run in logged}
+    assert len(runs) == len(logged)
     assert {run["info"]["status"] for run in logged} == {"FINISHED"}
-    assert {"micro", "validate", "ppo", "dpo", "register", "report"} <= {
-        run["info"]["run_name"] for run in logged
-    }
-    assert len(_ask(f"{api}/model-versions/search?filter=name%3D%27micro%27")["model_versions"]) == 2
+    parent = runs.pop("micro")
+    assert {"validate", "ppo", "dpo", "register", "report"} <= set(runs)
+    assert {_tags(run)["mlflow.parentRunId"] for run in runs.values()} == {parent["info"]["run_id"]}
+    assert {"recipe", "config_digest", "code_revision", "seed", "prefect.flow_run_id"} <= set(_tags(parent))
+    inputs = {found["dataset"]["name"] for found in parent["inputs"]["dataset_inputs"]}
+    assert inputs == {"corpus", "demonstrations", "prompts", "held_out"}
+    files = _ask(f"{api}/artifacts/list?run_id={parent['info']['run_id']}")["files"]
+    assert {"config.json", "plots", "report.html", "responses.json"} <= {found["path"] for found in files}
+    # Equal names, so that MLflow's page that compares two runs has something to compare.
+    for aligner in ("ppo", "dpo"):
+        metrics = {metric["key"] for metric in runs[aligner]["data"]["metrics"]}
+        assert {
+            "evaluate/win_rate",
+            "evaluate/win_rate_low",
+            "evaluate/win_rate_high",
+            "evaluate/kl",
+        } <= metrics
+    versions = _ask(f"{api}/model-versions/search?filter=name%3D%27micro%27")["model_versions"]
+    assert len(versions) == 2
+    for version in versions:
+        tags = {tag["key"]: tag["value"] for tag in version["tags"]}
+        assert {"aligner", "gate", "win_rate", "win_rate_low", "win_rate_high", "kl", "digest"} <= set(tags)
+        assert tags["config_digest"] == _tags(parent)["config_digest"]
+        assert {"data.demonstrations", "data.prompts", "data.preferences", "reward.model"} <= set(tags)
+
+
+def _tags(run: dict[str, Any]) -> dict[str, str]:
+    return {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
