@@ -25,6 +25,8 @@ class Finding(Record):
     """One thing that validation found."""
 
     kind: str
+    file: str | None = None
+    """Name of the file, where several were read as one table."""
     row: int | None = None
     """Index of the record in the file, from 0."""
     line: int | None = None
@@ -45,10 +47,16 @@ class ValidationReport(Record):
     kept: int
     quarantined: int
     dropped: int = 0
-    """Exact duplicates, when they are dropped."""
+    """Rows that were left out although nothing is wrong with them: exact duplicates, ties."""
+    reasons: dict[str, int] = {}
+    """Dropped rows by reason."""
+    counts: dict[str, int] = {}
+    """Rows in which each kind was found; `findings` names the first thousand of each."""
     findings: tuple[Finding, ...] = ()
     statistics: dict[str, float] = {}
     """Numbers worth showing: mean lengths, share of longer chosen responses and so on."""
+    figures: dict[str, tuple[float, ...]] = {}
+    """Numbers to draw, by name: `length_edges_chosen`, `length_counts_chosen` and so on."""
 
 
 class StageResult(Record):

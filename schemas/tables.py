@@ -14,6 +14,9 @@ MESSAGE = pl.Struct({"role": pl.String, "content": pl.String})
 MESSAGES = pl.List(MESSAGE)
 """A conversation: list<struct<role, content>>, oldest turn first."""
 
+SCHEMA_VERSION = 1
+"""Changes when a table's columns or their meaning do."""
+
 ROLES = ("system", "user", "assistant", "tool")
 
 Kind = Literal[

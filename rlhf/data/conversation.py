@@ -2,9 +2,14 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import TypedDict
+from functools import lru_cache
+from typing import Literal, TypedDict
+
+import orjson
 
 from rlhf.data.records import Json, Row, shown
+
+Domain = Literal["boolean", "number", "text"]
 
 
 class Message(TypedDict):
@@ -26,6 +31,8 @@ _SPEAKERS = {
     "observation": "tool",
 }
 """Names under ShareGPT's `from`, and in HH-RLHF transcripts; `role` takes the chat template's names only."""
+_NO_INPUT = re.compile(r"\s*<\s*no[ _-]?input\s*>\s*", re.IGNORECASE)
+"""How text-davinci wrote that an Alpaca instruction has no input."""
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
@@ -34,6 +41,8 @@ class Draft:
     """A row on its way to the canonical table: the texts taken out so far, each with its place in the record."""
 
     row: Row
+    domain: Domain = "number"
+    """The type that most labels of the file have."""
     texts: list[tuple[str, str]] = field(default_factory=list)
     """(field, text) of everything that the content rules look at."""
 
@@ -59,29 +68,40 @@ class Draft:
     def optional(self, record: dict[str, Json], key: str) -> str:
         """Return a text that may be absent, null or blank; blank ones become the empty text."""
         value = record.get(key)
-        if value is None or (isinstance(value, str) and not value.strip()):
+        if value is None or (isinstance(value, str) and (not value.strip() or _NO_INPUT.fullmatch(value))):
             return ""
         return self.string(value, key) or ""
 
     def conversation(self, record: dict[str, Json], key: str) -> list[Message] | None:
         """Return the turns of a required conversation, or None with findings."""
+        value = record.get(key)
+        if not isinstance(value, list) or not value:
+            self._no_conversation(record, key)
+            return None
+        turns: list[Message] = []
+        for index, turn in enumerate(value):
+            if not isinstance(turn, dict):
+                what = shown(turn) if len(value) < 2 else f"{shown(turn)} in place {index}"
+                self.row.found("schema_type", key, f"found {what} where a list of messages was wanted")
+                return None
+            role, content = turn.get("role"), turn.get("content")
+            if isinstance(content, str) and isinstance(role, str) and _ROLES.get(role) == role:
+                self.texts.append((f"{key}[{index}].content", content))
+                turns.append({"role": role, "content": content})
+            elif said := self._turn(turn, f"{key}[{index}]"):
+                turns.append(said)
+        return turns if len(turns) == len(value) else None
+
+    def _no_conversation(self, record: dict[str, Json], key: str) -> None:
+        value = record.get(key)
         if key not in record:
             self.row.found("missing_field", key, f"the field {key!r} is missing")
-            return None
-        value = record[key]
-        if value is None:
+        elif value is None:
             self.row.found("null_field", key, "the conversation is null")
-            return None
-        if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
-            self.row.found("schema_type", key, f"found {shown(value)} where a list of messages was wanted")
-            return None
-        if not value:
+        elif value == []:
             self.row.found("empty_conversation", key, "the conversation has no turns")
-            return None
-        turns = [
-            self._turn(turn, f"{key}[{index}]") for index, turn in enumerate(value) if isinstance(turn, dict)
-        ]
-        return None if None in turns else [turn for turn in turns if turn]
+        else:
+            self.row.found("schema_type", key, f"found {shown(value)} where a list of messages was wanted")
 
     def _turn(self, turn: dict[str, Json], where: str) -> Message | None:
         role_key, content_key = ("from", "value") if "from" in turn else ("role", "content")
@@ -91,14 +111,11 @@ class Draft:
         if known is None:
             self.row.found("unknown_role", f"{where}.{role_key}", f"the role is {shown(role)}")
         content = turn.get(content_key)
-        if (
-            isinstance(content, list)
-            and content
-            and all(isinstance(p, dict) and p.get("type") == "text" for p in content)
-        ):
-            pieces = [p.get("value", p.get("text")) for p in content if isinstance(p, dict)]
-            content = "".join(p for p in pieces if isinstance(p, str))
-        if content_key not in turn:
+        if isinstance(content, list) and content:
+            content = _joined(content)
+        if content is None and known == "assistant" and turn.get("tool_calls"):
+            content = orjson.dumps(turn["tool_calls"], default=str).decode()
+        elif content_key not in turn:
             self.row.found("missing_field", f"{where}.{content_key}", "the turn has no content")
             return None
         text = self.string(content, f"{where}.{content_key}")
@@ -106,21 +123,10 @@ class Draft:
 
     def check_order(self, turns: list[Message], key: str, role_key: str = "role") -> bool:
         """Tell whether a system turn comes first only, the user opens, and turns alternate."""
-        before = self.row.fatal
-        self.row.fatal = False
-        previous = ""
-        for index, turn in enumerate(turns):
-            role, where = turn["role"], f"{key}[{index}].{role_key}"
-            if role == "system" and index:
-                self.row.found("system_not_first", where, "a system turn in the middle of the conversation")
-            elif role in {"assistant", "tool"} and previous in {"", "system"}:
-                self.row.found("first_turn_not_user", where, f"the conversation starts with the {role}")
-            elif role == previous and role != "tool":
-                self.row.found("roles_not_alternating", where, f"two {role} turns in a row")
-            previous = role
-        sound = not self.row.fatal
-        self.row.fatal = self.row.fatal or before
-        return sound
+        problems = _order_problems(tuple([turn["role"] for turn in turns]))
+        for index, kind, message in problems:
+            self.row.found(kind, f"{key}[{index}].{role_key}", message)
+        return not problems
 
     def asks(self, turns: list[Message], key: str, role_key: str = "role") -> bool:
         """Tell whether a prompt has its turns in order and ends with the user (or a tool)."""
@@ -169,6 +175,33 @@ class Draft:
                 break
             previous = turn["role"]
         return turns[:-1], turns[-1]["content"]
+
+
+def _joined(parts: list[Json]) -> Json:
+    """Return the text of a content that is a list of typed parts; other parts than text are returned as they are."""
+    texts = [
+        part.get("text", part.get("value"))
+        for part in parts
+        if isinstance(part, dict) and part.get("type", "text") == "text"
+    ]
+    strings = [text for text in texts if isinstance(text, str)]
+    return "".join(strings) if len(strings) == len(parts) else parts
+
+
+@lru_cache(maxsize=10_000)
+def _order_problems(roles: tuple[str, ...]) -> tuple[tuple[int, str, str], ...]:
+    """Return (turn, kind, message) of every turn that speaks out of order."""
+    problems = []
+    previous = ""
+    for index, role in enumerate(roles):
+        if role == "system" and index:
+            problems.append((index, "system_not_first", "a system turn in the middle of the conversation"))
+        elif role in {"assistant", "tool"} and previous in {"", "system"}:
+            problems.append((index, "first_turn_not_user", f"the conversation starts with the {role}"))
+        elif role == previous and role != "tool":
+            problems.append((index, "roles_not_alternating", f"two {role} turns in a row"))
+        previous = role
+    return tuple(problems)
 
 
 def asked(*texts: str) -> list[Message]:

@@ -1,19 +1,14 @@
-"""The layouts that records come in, and how each becomes canonical rows.
-
-A layout is recognised by its fields and their types. A reader of a layout returns canonical rows, or nothing after
-it has put findings on the record.
-"""
+"""The layouts that records come in, by the table that they become. A layout is recognised by its fields and their types."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from rlhf.data import layouts_pairs, layouts_single
-from rlhf.data.conversation import Draft
-from rlhf.data.layouts_pairs import Canonical
-from rlhf.data.readers import leaves_folder
-from rlhf.data.records import Json, Refused, Row, shown
-from schemas.reports import Finding
+from rlhf.data import layouts_pairs as pairs
+from rlhf.data import layouts_rankings as rankings
+from rlhf.data import layouts_single as single
+from rlhf.data.labels import SCHEMES
+from rlhf.data.records import Json
 from schemas.tables import Kind
 
 Shape: TypeAlias = Callable[[Json], bool]
@@ -35,6 +30,14 @@ def _object(value: Json) -> bool:
     return isinstance(value, dict)
 
 
+def _tree(value: Json) -> bool:
+    return isinstance(value, dict) and "replies" in value
+
+
+def _solution(value: Json) -> bool:
+    return isinstance(value, dict) and "solution" in value
+
+
 def _any(value: Json) -> bool:
     return value is not None
 
@@ -45,119 +48,172 @@ class Layout:
 
     name: str
     fields: dict[str, Shape]
-    read: Callable[[Draft], list[Canonical]]
+    read: pairs.Read
+    label: str | None = None
+    """The field whose values are compared with each other to know their domain."""
 
     def has(self, record: dict[str, Json]) -> bool:
         """Tell whether a record has all fields of the layout."""
-        return all(name in record for name in self.fields)
+        return self.fields.keys() <= record.keys()
 
     def fits(self, record: dict[str, Json]) -> bool:
         """Tell whether a record has all fields of the layout in their shapes."""
-        return all(name in record and shape(record[name]) for name, shape in self.fields.items())
+        return all([name in record and shape(record[name]) for name, shape in self.fields.items()])
 
 
-_PAIRS = (
+_ONE_OR_TWO, _FROM_ZERO, _ZERO_TIES = SCHEMES
+_COMPARED = tuple(
+    (prompt, one, two, label, _FROM_ZERO if one == "response 1" else _ONE_OR_TWO)
+    for prompt in ("instruction", "prompt", "input", "question")
+    for one, two in (("output_1", "output_2"), ("response1", "response2"), ("response 1", "response 2"),
+                     ("response_1", "response_2"), ("response_a", "response_b"), ("completion_a", "completion_b"),
+                     ("answer_a", "answer_b"))
+    for label in ("preference", "label", "winner")
+)  # fmt: skip
+_PANEL = ("annotator1", "annotator2", "annotator3")
+
+
+def _labelled(make: Callable[[str, str, str, str, str], pairs.Read]) -> tuple[Layout, ...]:
+    return tuple(
+        Layout(
+            f"A/B labels ({label}: {scheme})",
+            {prompt: _any, one: _any, two: _any, label: _any},
+            make(prompt, one, two, label, scheme),
+            label,
+        )
+        for prompt, one, two, label, scheme in _COMPARED
+    )
+
+
+_RANKINGS = (
     Layout(
-        "ShareGPT pairs",
-        {"conversations": _turns, "chosen": _object, "rejected": _object},
-        layouts_pairs.sharegpt,
+        "ranked responses", {"prompt": _any, "responses": _turns}, rankings.ranked_responses("responses"), "responses"
     ),
     Layout(
-        "typed-content pairs", {"chosen_messages": _turns, "rejected_messages": _turns}, layouts_pairs.typed
+        "ranked responses", {"prompt": _any, "completions": _turns}, rankings.ranked_responses("completions"),
+        "completions",
     ),
-    Layout("Alpaca pairs", {"instruction": _text, "chosen": _text, "rejected": _text}, layouts_pairs.alpaca),
-    Layout("TRL standard", {"prompt": _text, "chosen": _text, "rejected": _text}, layouts_pairs.standard),
-    Layout(
-        "TRL conversational",
-        {"prompt": _turns, "chosen": _turns, "rejected": _turns},
-        layouts_pairs.conversational,
-    ),
-    Layout("HH-RLHF transcripts", {"chosen": _text, "rejected": _text}, layouts_pairs.transcripts),
-    Layout("TRL implicit prompt", {"chosen": _turns, "rejected": _turns}, layouts_pairs.implicit),
-    Layout("ranked pair lists", {"instruction": _text, "output": _list}, layouts_pairs.ranked_list),
     *(
         Layout(
-            f"A/B labels ({label})",
-            {prompt: _text, one: _any, two: _any, label: _any},
-            layouts_pairs.labelled(prompt, one, two, label),
+            f"responses with {ranks}", {"prompt": _any, "responses": _list, ranks: _list}, rankings.ranked_texts(ranks)
         )
-        for prompt, one, two, label in layouts_pairs.AB_FIELDS
-    ),
-)
-_DEMONSTRATIONS = (
-    Layout("messages", {"messages": _turns}, layouts_single.messages("messages")),
-    Layout("ShareGPT", {"conversations": _turns}, layouts_single.messages("conversations")),
-    Layout(
-        "TRL prompt and completion, conversational",
-        {"prompt": _turns, "completion": _turns},
-        layouts_single.completion,
+        for ranks in ("ranks", "scores")
     ),
     *(
-        Layout(f"{ask} and {answer}", {ask: _text, answer: _text}, layouts_single.answer(ask, answer))
+        Layout(
+            "A/B labels of three raters",
+            {"instruction": _text, one: _any, two: _any, **dict.fromkeys(_PANEL, _any)},
+            rankings.several_raters("instruction", one, two, _PANEL, _ZERO_TIES),
+            "annotator1",
+        )
+        for one, two in (("response1", "response2"), ("output_1", "output_2"))
+    ),
+    *_labelled(rankings.ranked_two),
+    Layout("OpenAssistant trees", {"message_tree_id": _text, "prompt": _tree}, rankings.tree),
+    Layout("trees of answers", {"prompt": _tree}, rankings.tree),
+    Layout(
+        "solutions marked right or wrong",
+        {"question": _text, "ground_truth": _any, "6b_finetuning": _solution},
+        rankings.verified,
+    ),
+    Layout(
+        "TruthfulQA",
+        {"Question": _text, "Best Answer": _text, "Correct Answers": _text, "Incorrect Answers": _text},
+        rankings.right_and_wrong,
+    ),
+)  # fmt: skip
+_PAIRS = (
+    Layout("ShareGPT pairs", {"conversations": _turns, "chosen": _object, "rejected": _object}, pairs.sharegpt),
+    Layout(
+        "typed-content pairs", {"chosen_messages": _turns, "rejected_messages": _turns},
+        pairs.implicit("chosen_messages", "rejected_messages"),
+    ),
+    Layout(
+        "Alpaca pairs", {"instruction": _text, "chosen": _text, "rejected": _text},
+        pairs.texts("instruction", "chosen", "rejected"),
+    ),
+    Layout(
+        "TRL standard", {"prompt": _text, "chosen": _text, "rejected": _text},
+        pairs.texts("prompt", "chosen", "rejected"),
+    ),
+    Layout("TRL conversational", {"prompt": _turns, "chosen": _turns, "rejected": _turns}, pairs.conversational),
+    Layout("canonical preferences", {"prompt": _turns, "chosen": _text, "rejected": _text}, pairs.responses_as_text),
+    Layout(
+        "questions with two answers", {"question": _text, "chosen": _text, "rejected": _text},
+        pairs.texts("question", "chosen", "rejected"),
+    ),
+    Layout("HH-RLHF transcripts", {"chosen": _text, "rejected": _text}, pairs.transcripts),
+    Layout("TRL implicit prompt", {"chosen": _turns, "rejected": _turns}, pairs.implicit("chosen", "rejected")),
+    *(
+        Layout(f"ranked pair lists ({name})", {"instruction": _text, name: _list}, pairs.ranked_list)
+        for name in ("output",)
+    ),
+    *_labelled(pairs.labelled),
+    *(
+        Layout(f"pairs of {o.name}", o.fields, rankings.as_pairs(o.read), o.label)
+        for o in _RANKINGS
+        if not o.name.startswith("A/B labels (")
+    ),
+)  # fmt: skip
+_DEMONSTRATIONS = (
+    Layout("messages", {"messages": _turns}, single.messages("messages")),
+    Layout("ShareGPT", {"conversations": _turns}, single.messages("conversations")),
+    Layout("TRL prompt and completion, conversational", {"prompt": _turns, "completion": _turns}, single.completion),
+    Layout("canonical demonstrations", {"prompt": _turns, "response": _text}, single.canonical_answer),
+    *(
+        Layout(f"{ask} and {answer}", {ask: _text, answer: _text}, single.answer(ask, answer))
         for ask, answer in (
-            ("instruction", "output"),
-            ("prompt", "completion"),
-            ("prompt", "response"),
+            ("instruction", "output"), ("instruction", "response"), ("prompt", "completion"), ("prompt", "response"),
             ("question", "answer"),
         )
     ),
-    Layout("self-instruct tasks", {"instruction": _text, "instances": _turns}, layouts_single.instances),
-)
+    Layout("self-instruct tasks", {"instruction": _text, "instances": _turns}, single.instances),
+    Layout("OpenAssistant trees", {"prompt": _tree}, rankings.tree_answers),
+)  # fmt: skip
 _PROMPTS = (
-    Layout("conversational prompts", {"prompt": _turns}, layouts_single.prompt_turns("prompt")),
-    Layout("messages", {"messages": _turns}, layouts_single.prompt_turns("messages")),
-    Layout("turns", {"turns": _list}, layouts_single.first_turn),
+    Layout("conversational prompts", {"prompt": _turns}, single.prompt_turns("prompt")),
+    Layout("messages", {"messages": _turns}, single.prompt_turns("messages")),
+    Layout("ShareGPT", {"conversations": _turns}, single.prompt_turns("conversations")),
+    Layout("turns", {"turns": _list}, single.first_turn),
     *(
-        Layout(f"texts in {name!r}", {name: _text}, layouts_single.prompt_text(name))
-        for name in ("prompt", "question", "instruction", "Behavior", "goal", "text")
+        Layout(f"texts in {name!r}", {name: _text}, single.prompt_text(name))
+        for name in ("prompt", "question", "instruction", "Behavior", "goal", "Question", "text")
     ),
-    Layout("HH-RLHF transcripts", {"chosen": _text, "rejected": _text}, layouts_single.prompt_transcript),
+    Layout("HH-RLHF transcripts", {"chosen": _text, "rejected": _text}, single.prompt_transcript),
+    Layout("OpenAssistant trees", {"prompt": _tree}, rankings.tree_prompt),
 )
+_JUDGED = (("prompt", "completion"), ("prompt", "response"), ("context", "response"), ("question", "answer"),
+           ("instruction", "output"))  # fmt: skip
 _FEEDBACK = (
     Layout(
-        "TRL unpaired, conversational",
-        {"prompt": _turns, "completion": _turns, "label": _any},
-        layouts_single.unpaired_turns,
+        "TRL unpaired, conversational", {"prompt": _turns, "completion": _turns, "label": _any},
+        single.unpaired_turns, "label",
     ),
-    Layout(
-        "TRL unpaired, standard",
-        {"prompt": _text, "completion": _text, "label": _any},
-        layouts_single.unpaired("prompt", "completion", "label"),
-    ),
-    Layout("labelled messages", {"messages": _turns, "label": _any}, layouts_single.unpaired_messages),
-    Layout(
-        "labelled responses",
-        {"context": _text, "response": _text, "label": _any},
-        layouts_single.unpaired("context", "response", "label"),
-    ),
-    Layout(
-        "scored responses",
-        {"prompt": _text, "response": _text, "score": _any},
-        layouts_single.scored("score"),
-    ),
-    Layout(
-        "scores of several judges",
-        {"prompt": _text, "response": _text, "gpt4_score": _any},
-        layouts_single.scored("gpt4_score"),
-    ),
-)
-_CORPUS = tuple(
-    Layout(f"texts in {name!r}", {name: _text}, layouts_single.document(name))
-    for name in ("text", "content", "document")
-)
-_RANKINGS = (
-    Layout("ranked responses", {"prompt": _any, "responses": _turns}, layouts_pairs.ranked_responses),
-    Layout(
-        "ranked responses", {"prompt": _any, "responses": _list, "ranks": _list}, layouts_pairs.ranked_texts
+    Layout("labelled messages", {"messages": _turns, "label": _any}, single.unpaired_messages, "label"),
+    Layout("canonical feedback", {"prompt": _turns, "response": _text, "rater": _any}, single.canonical_feedback, "label"),
+    *(
+        Layout(f"labelled {reply}", {ask: _text, reply: _text, "label": _any}, single.unpaired(ask, reply, "label"), "label")
+        for ask, reply in _JUDGED
     ),
     *(
-        Layout(
-            f"A/B labels ({label})",
-            {prompt: _text, one: _any, two: _any, label: _any},
-            layouts_pairs.ranked_two(prompt, one, two, label),
-        )
-        for prompt, one, two, label in layouts_pairs.AB_FIELDS
+        Layout(f"responses with {name}", {"prompt": _text, "response": _text, name: _any}, single.scored(name), name)
+        for name in ("score", "scores", "gpt4_score", "rating")
     ),
+    Layout(
+        "graded by two raters",
+        {"prompt": _text, "completion": _text, "annotation_1": _text, "annotation_2": _text},
+        single.graded("prompt", "completion", "annotation_1", "annotation_2"),
+    ),
+    Layout(
+        "two answers that are acceptable or not",
+        {"prompt": _text, "completion_a": _any, "completion_b": _any, "completion_a_is_acceptable": _any},
+        rankings.acceptable("prompt", "completion_a", "completion_b"),
+        "completion_a_is_acceptable",
+    ),
+)  # fmt: skip
+_CORPUS = tuple(
+    Layout(f"texts in {name!r}", {name: _text}, single.document(name))
+    for name in ("text", "content", "document")
 )
 LAYOUTS: dict[Kind, tuple[Layout, ...]] = {
     "corpus": _CORPUS,
@@ -167,124 +223,3 @@ LAYOUTS: dict[Kind, tuple[Layout, ...]] = {
     "rankings": _RANKINGS,
     "feedback": _FEEDBACK,
 }
-_WANTED: dict[Kind, tuple[str, ...]] = {
-    "corpus": ("text",),
-    "demonstrations": ("messages",),
-    "prompts": ("prompt",),
-    "preferences": ("prompt", "chosen", "rejected"),
-    "rankings": ("prompt", "responses"),
-    "feedback": ("prompt", "completion", "label"),
-}
-_ALIASES = {
-    "prompt": ("prompt", "question", "instruction", "query", "input"),
-    "chosen": ("chosen", "good", "better", "preferred", "win", "accepted"),
-    "rejected": ("rejected", "bad", "worse", "dispreferred", "lose"),
-    "text": ("text", "body", "content"),
-    "completion": ("completion", "response", "answer", "output"),
-    "label": ("label", "feedback", "rating"),
-    "responses": ("responses", "completions", "answers", "outputs"),
-    "messages": ("messages", "conversation", "dialogue", "dialog"),
-}
-
-
-def detect(sample: list[Row], kind: Kind) -> Layout:
-    """Return the layout that most records of a sample are in; raise `Refused` where no layout has their fields."""
-    records = [row.value for row in sample if row.value]
-    layouts = LAYOUTS[kind]
-    if not records:
-        raise Refused(
-            *(sample[0].findings if sample else ()), *(f for row in sample[1:] for f in row.findings)
-        )
-    _check_manifest(sample)
-    for test in (Layout.fits, Layout.has):
-        counts = {layout: sum(test(layout, record) for record in records) for layout in layouts}
-        best = max(layouts, key=lambda layout: counts[layout])
-        # A layout with more fields explains the file better, as long as it is not a rarity there.
-        finer = [o for o in layouts if set(o.fields) > set(best.fields) and 2 * counts[o] >= counts[best]]
-        best = max([best, *finer], key=lambda layout: (len(layout.fields), counts[layout]))
-        if counts[best]:
-            if test is Layout.has:
-                _check_types(best, records)
-            return best
-    seen = sorted({name for record in records for name in record})
-    if scattered := next((layout for layout in layouts if set(layout.fields) <= set(seen)), None):
-        return scattered
-    raise Refused(*(_missing(name, seen) for name in _WANTED[kind] if name not in seen))
-
-
-def _missing(name: str, seen: list[str]) -> Finding:
-    plain = {column.strip().lower(): column for column in seen}
-    likely = next((plain[alias] for alias in _ALIASES.get(name, ()) if alias in plain), None)
-    hint = f"rename {shown(likely)} to {name!r}, if that is it" if likely else f"add the column {name!r}"
-    columns = ", ".join(shown(column, 40) for column in seen[:12])
-    return Finding(kind="missing_column", field=name, message=f"no column {name!r} among {columns}; {hint}")
-
-
-def _check_types(layout: Layout, records: list[dict[str, Json]]) -> None:
-    """Refuse a file in which a column has the wrong type in every row."""
-    wrong = [
-        name
-        for name, shape in layout.fields.items()
-        if len(records) > 1
-        and not any(
-            name in record and (shape(record[name]) or isinstance(record[name], str | list))
-            for record in records
-        )
-    ]
-    if wrong:
-        example = records[0]
-        raise Refused(
-            *(
-                Finding(
-                    kind="schema_type",
-                    field=name,
-                    message=f"column {name!r} holds {shown(example.get(name))} instead of text",
-                )
-                for name in wrong
-            )
-        )
-
-
-def _check_manifest(sample: list[Row]) -> None:
-    """Refuse a list of files: it is not data, and its paths may lead anywhere."""
-    paths = [row for row in sample if isinstance(row.value.get("path"), str) and len(row.value) <= 4]
-    if len(paths) < len(sample):
-        return
-    escaping = [row for row in paths if leaves_folder(str(row.value["path"]))]
-    if escaping:
-        raise Refused(
-            *(
-                Finding(
-                    kind="path_traversal", row=row.row, line=row.line, field="path",
-                    message=f"the path {shown(row.value['path'])} leads out of the data folder",
-                )
-                for row in escaping
-            )
-        )  # fmt: skip
-    raise Refused(
-        Finding(kind="unexpected_top_level", message="this is a list of files; name the files themselves")
-    )
-
-
-def read(row: Row, layout: Layout, kind: Kind) -> tuple[list[Canonical], list[tuple[str, str]]]:
-    """Return the canonical rows of a record and the texts in it, after putting findings on the record."""
-    if not layout.has(row.value):
-        other = next(
-            (o for o in LAYOUTS[kind] if o.fits(row.value) and not set(layout.fields) <= set(o.fields)), None
-        )
-        if other:
-            row.found(
-                "mixed_schema", None, f"the row is in the layout {other.name!r}, the file in {layout.name!r}"
-            )
-            return [], []
-    elif not layout.fits(row.value):
-        other = next(
-            (o for o in LAYOUTS[kind] if o.fits(row.value) and set(o.fields) == set(layout.fields)), None
-        )
-        if other:
-            row.found(
-                "mixed_schema", None, f"the row is in the layout {other.name!r}, the file in {layout.name!r}"
-            )
-            return [], []
-    draft = Draft(row)
-    return layout.read(draft), draft.texts

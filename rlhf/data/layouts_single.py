@@ -1,8 +1,9 @@
 """Readers of demonstrations, prompts, raw documents and feedback on single responses."""
 
 from rlhf.data.conversation import Draft, Message, asked
-from rlhf.data.layouts_pairs import Canonical, Read, history
-from rlhf.data.records import Json, shown
+from rlhf.data.labels import is_good, number
+from rlhf.data.layouts_pairs import Canonical, Read, history, rater
+from rlhf.data.records import shown
 
 
 def messages(key: str) -> Read:
@@ -109,48 +110,31 @@ def document(key: str) -> Read:
     return read
 
 
-_LABELS = {"safe": True, "unsafe": False, "yes": True, "no": False, "good": True, "bad": False}
-
-
-def _label(draft: Draft, key: str) -> bool | None:
-    value: Json = draft.row.value.get(key)
-    if key not in draft.row.value:
-        draft.row.found("missing_field", key, "the label is missing")
-    elif value is None:
-        draft.row.found("null_field", key, "the label is null")
-    elif isinstance(value, bool):
-        return value
-    elif isinstance(value, str) and value.strip().lower() in _LABELS:
-        return _LABELS[value.strip().lower()]
-    else:
-        draft.row.found("label_type", key, f"the label is {shown(value)}; wanted true or false")
-    return None
-
-
 def _judged(
     draft: Draft,
     prompt: list[Message] | None,
     response: str | None,
     label: bool | None,
     score: float | None = None,
+    name: str = "",
 ) -> list[Canonical]:
     if prompt is None or response is None or (label is None and score is None):
         return []
-    rater = draft.row.value.get("rater") or draft.row.value.get("annotator") or "unknown"
-    return [{"prompt": prompt, "response": response, "rater": str(rater), "label": label, "score": score}]
+    who = name or rater(draft.row.value)
+    return [{"prompt": prompt, "response": response, "rater": who, "label": label, "score": score}]
 
 
 def unpaired_turns(draft: Draft) -> list[Canonical]:
     """Read TRL's conversational prompt, completion and label."""
     pairs = completion(draft)
-    label = _label(draft, "label")
+    label = is_good(draft, "label")
     return [row for pair in pairs for row in _judged(draft, _turns(pair), str(pair["response"]), label)]
 
 
 def unpaired_messages(draft: Draft) -> list[Canonical]:
     """Read a conversation with a label on its last turn."""
     pairs = messages("messages")(draft)
-    label = _label(draft, "label")
+    label = is_good(draft, "label")
     return [row for pair in pairs for row in _judged(draft, _turns(pair), str(pair["response"]), label)]
 
 
@@ -165,28 +149,68 @@ def unpaired(ask: str, reply: str, label: str) -> Read:
 
     def read(draft: Draft) -> list[Canonical]:
         prompt, response = draft.text(draft.row.value, ask), draft.text(draft.row.value, reply)
-        return _judged(draft, None if prompt is None else asked(prompt), response, _label(draft, label))
+        return _judged(draft, None if prompt is None else asked(prompt), response, is_good(draft, label))
 
     return read
 
 
 def scored(key: str) -> Read:
-    """Return the reader of a prompt, a response and a number, or a list of numbers of which the mean counts."""
+    """Return the reader of a prompt, a response and a number; of a list of numbers each is one judge's."""
 
     def read(draft: Draft) -> list[Canonical]:
         record = draft.row.value
-        prompt, response, value = (
-            draft.text(record, "prompt"),
-            draft.text(record, "response"),
-            record.get(key),
+        prompt, response = draft.text(record, "prompt"), draft.text(record, "response")
+        value = record.get(key)
+        values = (
+            {f"judge_{i + 1}": v for i, v in enumerate(value)} if isinstance(value, list) else {"": value}
         )
-        values = value if isinstance(value, list) else [value]
-        numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
-        if len(numbers) < len(values) or not numbers:
-            draft.row.found("label_type", key, f"the score is {shown(value)}, not a number")
-            return []
-        return _judged(
-            draft, None if prompt is None else asked(prompt), response, None, sum(numbers) / len(numbers)
-        )
+        numbers = {who: number(draft, v, key) for who, v in values.items()}
+        turns = None if prompt is None else asked(prompt)
+        return [
+            row for who, score in numbers.items() for row in _judged(draft, turns, response, None, score, who)
+        ]
 
     return read
+
+
+def graded(ask: str, reply: str, *grades: str) -> Read:
+    """Return the reader of a response with a grade of each rater in a column of its own (`2_full_refusal`)."""
+
+    def read(draft: Draft) -> list[Canonical]:
+        record = draft.row.value
+        prompt, response = draft.text(record, ask), draft.text(record, reply)
+        rows: list[Canonical] = []
+        for name in grades:
+            grade = draft.text(record, name)
+            digits = (grade or "").partition("_")[0]
+            if grade is not None and not digits.isdecimal():
+                message = f"the grade is {shown(grade)}; wanted a number and a name"
+                draft.row.found("label_out_of_domain", name, message)
+            elif grade is not None:
+                turns = None if prompt is None else asked(prompt)
+                rows += _judged(draft, turns, response, None, float(digits), name)
+        draft.texts = [(where, text) for where, text in draft.texts if where not in grades]
+        return rows
+
+    return read
+
+
+def canonical_feedback(draft: Draft) -> list[Canonical]:
+    """Read the canonical table itself: prompt, response, rater, label and score."""
+    record = draft.row.value
+    turns, response = draft.conversation(record, "prompt"), draft.text(record, "response")
+    label = is_good(draft, "label") if record.get("label") is not None else None
+    score = number(draft, record["score"], "score") if record.get("score") is not None else None
+    if label is None and score is None and not draft.row.fatal:
+        draft.row.found("null_field", "label", "neither a label nor a score is given")
+    sound = turns is not None and draft.asks(turns, "prompt")
+    return _judged(draft, turns if sound else None, response, label, score)
+
+
+def canonical_answer(draft: Draft) -> list[Canonical]:
+    """Read a prompt that is a conversation, with a text that answers it."""
+    record = draft.row.value
+    turns, response = draft.conversation(record, "prompt"), draft.text(record, "response")
+    if turns is None or response is None or not draft.asks(turns, "prompt"):
+        return []
+    return [{"prompt": turns, "response": response}]

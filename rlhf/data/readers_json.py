@@ -1,242 +1,252 @@
-"""JSON Lines, JSON and plain text, with every defect of a row named instead of raised."""
+"""JSON Lines and JSON arrays, split into records without parsing them, so that one bad record costs only itself."""
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterator
+from itertools import chain
 
-from rlhf.data.records import Json, Limits, Row, refuse, shown, walk
+import orjson
 
-_DOCUMENT_CHARACTERS = 4_000
+from rlhf.data.parsing import Parser, read_row
+from rlhf.data.records import Found, Limits, Raw, refuse, shown
 
-
-class _Parser:
-    """A JSON parser that remembers duplicate keys and odd numbers of the text it has just read."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
-        self.duplicates: list[str] = []
-        self.constants = False
-        self.huge = False
-        self._decoder = json.JSONDecoder(
-            object_pairs_hook=self._object,
-            parse_constant=self._constant,
-            parse_int=self._integer,
-            parse_float=self._real,
-        )
-
-    def parse(self, text: str) -> Json:
-        self.duplicates, self.constants, self.huge = [], False, False
-        value: Json = self._decoder.decode(text)
-        return value
-
-    def _object(self, pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-        value = dict(pairs)
-        if len(value) < len(pairs):
-            names = [name for name, _ in pairs]
-            self.duplicates += [name for name in value if names.count(name) > 1]
-        return value
-
-    def _constant(self, name: str) -> float:
-        self.constants = True
-        return float(name)
-
-    def _integer(self, digits: str) -> int:
-        self.huge = self.huge or len(digits) > self.limits.digits
-        return 0 if len(digits) > self.limits.digits else int(digits)
-
-    def _real(self, digits: str) -> float:
-        number = float(digits)
-        self.huge = self.huge or math.isinf(number) or len(digits) > self.limits.digits
-        return number
+_HEAD = 4096
+_BLANK = b" \t\r\n"
+_OUTSIDE = re.compile(rb'["\[\]{},]')
+_INSIDE = re.compile(rb'["\\]')
+_WHOLE = 50_000_000
 
 
-def jsonl_rows(pieces: Iterator[bytes], limits: Limits) -> Iterator[Row]:
-    """Yield one row per non-blank line; lines end at newline bytes only, never at U+2028 or NEL."""
-    parser = _Parser(limits)
-    index = 0
-    for number, raw, digest in _lines(pieces, limits.row_bytes):
-        if not raw.strip():
-            continue
-        row = Row(index, number, raw, digest=digest)
-        if digest:
-            row.found("row_too_large", None, f"the row is larger than {limits.row_bytes:,} bytes")
-        else:
-            _fill(row, parser, first=index == 0)
-        index += 1
-        yield row
-
-
-def _lines(pieces: Iterator[bytes], limit: int) -> Iterator[tuple[int, bytes, str]]:
-    """Yield (line number, bytes, sha1 if too large); of a line beyond the limit only the beginning is kept."""
-    number, tail = 1, b""
+def jsonl_records(pieces: Iterator[bytes], limits: Limits) -> Iterator[Raw]:
+    """Yield one record per non-blank line; lines end at newline bytes only, never at U+2028 or NEL."""
+    line, tail = 1, b""
     giant = None
     for piece in pieces:
-        first, *others = piece.split(b"\n")
         if giant is not None:
+            first, newline, piece = piece.partition(b"\n")
             giant.update(first)
-        else:
-            tail += first
-            if len(tail) > limit:
-                giant = hashlib.sha1(tail, usedforsecurity=False)
-                tail = tail[:4096]
-        for other in others:
-            yield number, tail.removesuffix(b"\r"), giant.hexdigest() if giant else ""
-            number, tail, giant = number + 1, other, None
-    yield number, tail.removesuffix(b"\r"), giant.hexdigest() if giant else ""
+            if not newline:
+                continue
+            yield _giant(line, tail, giant.hexdigest(), limits)
+            line, tail, giant = line + 1, b"", None
+        *whole, tail = (tail + piece).split(b"\n")
+        for number, data in enumerate(whole, line):
+            if data and not data.isspace():
+                yield _line(number, data, limits)
+        line += len(whole)
+        if len(tail) > limits.row_bytes:
+            giant = hashlib.sha1(tail, usedforsecurity=False)
+            tail = tail[:_HEAD]
+    if giant is not None:
+        yield _giant(line, tail, giant.hexdigest(), limits)
+    elif tail and not tail.isspace():
+        yield _line(line, tail, limits)
 
 
-def _fill(row: Row, parser: _Parser, *, first: bool) -> None:
-    """Parse the raw bytes of a row into its value, or say why that is impossible."""
-    try:
-        value = parser.parse(row.raw.decode())
-    except UnicodeDecodeError as error:
-        row.found("encoding_error", None, f"not UTF-8 at byte {error.start}; save the file as UTF-8")
-        return
-    except json.JSONDecodeError as error:
-        if first and row.raw.lstrip().startswith(b"["):
-            raise refuse(
-                "json_array_in_jsonl",
-                "the file is one JSON array over several lines; name it .json",
-                line=row.line,
-            ) from error
-        row.found("invalid_json", None, f"{error.msg} at column {error.colno}")
-        return
-    except RecursionError:
-        row.found("nesting_too_deep", None, f"nested deeper than {parser.limits.nesting} levels")
-        return
-    if isinstance(value, dict):
-        _accept(row, value, parser)
-    elif first and isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        raise refuse("json_array_in_jsonl", "the file is one JSON array; name it .json", line=row.line)
+def _line(line: int, data: bytes, limits: Limits) -> Raw:
+    if len(data) > limits.row_bytes:
+        return _giant(line, data[:_HEAD], hashlib.sha1(data, usedforsecurity=False).hexdigest(), limits)
+    return Raw(line, data[:-1] if data.endswith(b"\r") else data)
+
+
+def _giant(line: int | None, head: bytes, digest: str, limits: Limits) -> Raw:
+    defect = Found("row_too_large", f"the row is larger than {limits.row_bytes:,} bytes", None, line)
+    return Raw(line, head, None, defect, digest)
+
+
+def json_records(pieces: Iterator[bytes], limits: Limits) -> Iterator[Raw]:
+    """Yield the items of a JSON array, or of the only list in a JSON object; JSON Lines called .json are read too."""
+    head = b""
+    for piece in pieces:
+        head += piece
+        if head.strip(_BLANK) and len(head) >= _HEAD:
+            break
+    start = head.lstrip(_BLANK)
+    if not start:
+        raise refuse("no_rows", "the file holds only white space")
+    if start.startswith(b"["):
+        yield from _items(head, head.index(start) + 1, pieces, limits)
+    elif start.startswith(b"{") and _is_lines(start):
+        yield from jsonl_records(chain([head], pieces), limits)
+    elif start.startswith(b"{"):
+        yield from _wrapped(chain([head], pieces), limits)
     else:
-        row.found("not_an_object", None, f"the row is {shown(value)}, not an object with named fields")
+        what = shown(start[:20].decode(errors="replace"))
+        raise refuse(
+            "unexpected_top_level", f"the file starts with {what}; wanted a list of objects, or JSON Lines"
+        )
 
 
-def _accept(row: Row, value: dict[str, Json], parser: _Parser) -> None:
-    """Keep a parsed object after the checks that no later rule could make."""
-    row.value = value
-    for name in parser.duplicates:
-        row.found("duplicate_key", name, f"the key {shown(name)} occurs twice; which one is meant?")
-    if parser.constants:
-        for where, node in walk(value):
-            if isinstance(node, float) and not math.isfinite(node):
-                row.found("not_finite", where, f"{node} is not a number that can be used")
-    if parser.huge:
-        row.found("number_out_of_range", None, "a number is too long or too large to represent")
-    if row.raw.count(b"[") + row.raw.count(b"{") > parser.limits.nesting and _deeper(
-        value, parser.limits.nesting
-    ):
-        row.value = {}
-        row.found("nesting_too_deep", None, f"nested deeper than {parser.limits.nesting} levels")
-    if b"\\ud" in row.raw or b"\\uD" in row.raw:
-        for where, node in walk(value):
-            if isinstance(node, str) and re.search("[\ud800-\udfff]", node):
-                row.found("lone_surrogate", where, "an unpaired surrogate escape cannot be written as UTF-8")
-                row.value = {}
+def _is_lines(start: bytes) -> bool:
+    """Tell whether a file that starts with an object goes on with others, one per line."""
+    first, newline, rest = start.partition(b"\n")
+    return not newline or first.rstrip().endswith(b"}") or rest.lstrip(_BLANK).startswith(b"{")
 
 
-def _deeper(value: Json, limit: int) -> bool:
-    level: list[Json] = [value]
-    for _ in range(limit):
-        level = [
-            child
-            for node in level
-            if isinstance(node, dict | list)
-            for child in (node.values() if isinstance(node, dict) else node)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return False
+def _wrapped(pieces: Iterator[bytes], limits: Limits) -> Iterator[Raw]:
+    """Yield the records of one object over several lines: itself, or the items of the only list of objects in it."""
+    content = b""
+    for piece in pieces:
+        content += piece
+        if len(content) > _WHOLE:
+            raise refuse("unexpected_top_level", "the file is one large object; write a list, or JSON Lines")
+    row = read_row(0, Raw(1, content), Parser(limits))
+    if row.fatal:
+        found = row.findings[0]
+        where = json_error(content)
+        raise refuse(found.kind, f"{found.message}{where and f' on line {where}'}", line=where)
+    lists = [
+        (name, items)
+        for name, items in row.value.items()
+        if isinstance(items, list) and items and all(isinstance(item, dict) for item in items)
+    ]
+    turns = {"role", "from"}
+    if len(lists) == 1 and not any(isinstance(item, dict) and turns & set(item) for item in lists[0][1]):
+        for item in lists[0][1]:
+            yield Raw(None, orjson.dumps(item))
+    elif any(isinstance(items, list) for items in row.value.values()) and not lists:
+        raise refuse("unexpected_top_level", "the file is an object of columns; write a list of rows")
+    else:
+        yield Raw(1, content)
+
+
+def json_error(content: bytes) -> int | None:
+    """Return the line on which a JSON text goes wrong, if it does."""
+    try:
+        json.loads(content)
+    except json.JSONDecodeError as error:
+        return error.lineno
+    except (UnicodeDecodeError, RecursionError, ValueError):
+        return None
+    return None
+
+
+class _Items:
+    """Where the scanner of an array stands: in which item, how deep, inside a string or not."""
+
+    def __init__(self, buffer: bytes, position: int) -> None:
+        self.buffer, self.position = buffer, position
+        self.start: int | None = None
+        self.depth = 0
+        self.quoted = False
+        self.closed = False
+        self.line = 1 + buffer.count(b"\n", 0, position)
+        self.digest = hashlib.sha1(usedforsecurity=False)
+        self.cut = False
+        self.commas = 0
+        self.items = 0
+
+
+def _items(head: bytes, position: int, pieces: Iterator[bytes], limits: Limits) -> Iterator[Raw]:
+    """Yield the items one by one; only the item that is being read is kept, and of a giant one its beginning."""
+    scan = _Items(head, position)
+    while True:
+        yield from _scan(scan, limits)
+        if scan.closed:
+            break
+        _forget(scan, limits)
+        piece = next(pieces, b"")
+        if not piece:
+            message = f"the array is not closed at the end (line {_here(scan)}); is the file cut off?"
+            raise refuse("invalid_json", message, line=_here(scan))
+        scan.buffer += piece
+    for rest in chain([scan.buffer[scan.position :]], pieces):
+        if rest.strip(_BLANK):
+            message = f"text after the end of the array (line {_here(scan)})"
+            raise refuse("invalid_json", message, line=_here(scan))
+
+
+def _here(scan: _Items) -> int:
+    end = scan.position
+    begin = 0 if scan.start is None else scan.start
+    return scan.line + scan.buffer.count(b"\n", begin, end)
+
+
+def _scan(scan: _Items, limits: Limits) -> Iterator[Raw]:
+    """Go through the buffer, and yield every item that ends in it."""
+    buffer = scan.buffer
+    while True:
+        if scan.quoted:
+            found = _INSIDE.search(buffer, scan.position)
+            if found is None:
+                scan.position = len(buffer)
+                return
+            if found[0] == b"\\":
+                if found.end() == len(buffer):
+                    scan.position = found.start()
+                    return
+                scan.position = found.end() + 1
+                continue
+            scan.position, scan.quoted = found.end(), False
+            continue
+        if scan.start is None and not _enter(scan):
+            return
+        found = _OUTSIDE.search(buffer, scan.position)
+        if found is None:
+            scan.position = len(buffer)
+            return
+        sign = found[0]
+        if sign == b'"':
+            scan.quoted, scan.position = True, found.end()
+        elif sign in (b"{", b"["):
+            scan.depth, scan.position = scan.depth + 1, found.end()
+        elif scan.depth and sign in (b"}", b"]"):
+            scan.depth, scan.position = scan.depth - 1, found.end()
+        elif scan.depth:
+            scan.position = found.end()
+        elif sign in (b",", b"]"):
+            yield _item(scan, found.start(), limits)
+            scan.position, scan.closed = found.end(), sign == b"]"
+            if scan.closed:
+                return
+        else:
+            raise refuse(
+                "invalid_json", f"an unexpected {sign.decode()!r} on line {_here(scan)}", line=_here(scan)
+            )
+
+
+def _enter(scan: _Items) -> bool:
+    """Move to the first byte of the next item; False: the buffer ends before it, or the array is empty."""
+    while scan.position < len(scan.buffer) and scan.buffer[scan.position] in _BLANK:
+        scan.line += scan.buffer[scan.position] == 10
+        scan.position += 1
+    if scan.position == len(scan.buffer):
+        return False
+    if scan.buffer[scan.position] == 93 and not scan.items:
+        scan.position, scan.closed = scan.position + 1, True
+        return False
+    scan.start = scan.position
     return True
 
 
-def json_rows(content: bytes, limits: Limits) -> Iterator[Row]:
-    """Yield the objects of a JSON array; a file of JSON Lines called .json is read as such."""
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        raise refuse("encoding_error", f"not UTF-8 at byte {error.start}; save the file as UTF-8") from error
-    if not text.strip():
-        raise refuse("no_rows", "the file holds only white space")
-    parser = _Parser(limits)
-    try:
-        value = parser.parse(text)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data" and text.lstrip().startswith("{"):
-            yield from jsonl_rows(iter([content]), limits)
-            return
-        message = f"{error.msg} at line {error.lineno}, column {error.colno}; is the file cut off?"
-        raise refuse("invalid_json", message, line=error.lineno) from error
-    except RecursionError as error:
-        raise refuse("nesting_too_deep", f"nested deeper than {limits.nesting} levels") from error
-    if not isinstance(value, list):
-        yield from _single(value, text)
-        return
-    yield from _items(value, text, limits)
+def _item(scan: _Items, end: int, limits: Limits) -> Raw:
+    assert scan.start is not None, "an item has begun"
+    data = scan.buffer[scan.start : end].rstrip(_BLANK)
+    line = scan.line
+    if not data and not scan.cut:
+        raise refuse(
+            "invalid_json", f"an item is missing before a comma or bracket on line {line}", line=line
+        )
+    scan.line += scan.buffer.count(b"\n", scan.start, end)
+    scan.start, scan.items = None, scan.items + 1
+    if scan.cut:
+        scan.digest.update(data)
+        raw = _giant(line, data[:_HEAD], scan.digest.hexdigest(), limits)
+        scan.cut, scan.digest = False, hashlib.sha1(usedforsecurity=False)
+        return raw
+    if len(data) > limits.row_bytes:
+        return _giant(line, data[:_HEAD], hashlib.sha1(data, usedforsecurity=False).hexdigest(), limits)
+    return Raw(line, data)
 
 
-def _single(value: Json, text: str) -> Iterator[Row]:
-    """Yield the rows of an object that wraps a list, or the object itself."""
-    if isinstance(value, dict):
-        lists = [
-            item for item in value.values() if isinstance(item, list) and item and isinstance(item[0], dict)
-        ]
-        if len(value) == 1 and lists:
-            for index, item in enumerate(lists[0]):
-                row = Row(index, None, json.dumps(item, ensure_ascii=False).encode(errors="surrogatepass"))
-                if isinstance(item, dict):
-                    row.value = item
-                else:
-                    row.found("not_an_object", None, f"the row is {shown(item)}, not an object")
-                yield row
-            return
-    raise refuse(
-        "unexpected_top_level", f"the file holds {shown(value)}; wanted a list of objects, or JSON Lines"
-    )
-
-
-def _items(items: list[Json], text: str, limits: Limits) -> Iterator[Row]:
-    """Yield the items of an array again one by one, so that each has its line, its bytes and its own defects."""
-    parser = _Parser(limits)
-    scan = json.JSONDecoder(parse_int=lambda digits: 0).raw_decode
-    position = text.index("[") + 1
-    line, counted = 1, 0
-    for index in range(len(items)):
-        while text[position] in " \t\r\n,":
-            position += 1
-        line += text.count("\n", counted, position)
-        counted = position
-        _, end = scan(text, position)
-        raw = text[position:end].encode()
-        row = Row(index, line, raw)
-        if len(raw) > limits.row_bytes:
-            row.found("row_too_large", None, f"the row is larger than {limits.row_bytes:,} bytes")
-            row.raw, row.digest = raw[:4096], hashlib.sha1(raw, usedforsecurity=False).hexdigest()
-        else:
-            _fill(row, parser, first=False)
-        position = end
-        yield row
-
-
-def text_rows(content: bytes) -> Iterator[Row]:
-    """Yield documents of plain text: whole paragraphs, joined up to about 4,000 characters."""
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        raise refuse("encoding_error", f"not UTF-8 at byte {error.start}; save the file as UTF-8") from error
-    index, start, line = 0, 1, 1
-    parts: list[str] = []
-    for paragraph in re.split(r"(\n[ \t\r]*\n\s*)", text):
-        if parts and sum(map(len, parts)) + len(paragraph) > _DOCUMENT_CHARACTERS and "".join(parts).strip():
-            yield _document(index, start, "".join(parts))
-            index, start, parts = index + 1, line, []
-        parts.append(paragraph)
-        line += paragraph.count("\n")
-    if "".join(parts).strip():
-        yield _document(index, start, "".join(parts))
-
-
-def _document(index: int, line: int, text: str) -> Row:
-    return Row(index, line, text.encode(), {"text": text.strip()})
+def _forget(scan: _Items, limits: Limits) -> None:
+    """Drop what has been read from the buffer; of an item beyond the limit also what has been seen of it."""
+    keep = scan.position if scan.start is None else scan.start
+    if scan.start is not None and scan.position - scan.start > limits.row_bytes:
+        scan.digest.update(scan.buffer[scan.start : scan.position])
+        scan.line += scan.buffer.count(b"\n", scan.start, scan.position)
+        scan.cut, keep = True, scan.position
+    scan.buffer = scan.buffer[keep:]
+    scan.position -= keep
+    scan.start = None if scan.start is None else 0

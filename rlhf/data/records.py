@@ -3,11 +3,14 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from schemas.reports import Finding
+import orjson
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+
+SHOWN = 300
+"""Characters of a record that the quarantine file shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,19 +22,43 @@ class Limits:
     digits: int = 400
     decompressed_bytes: int = 2_000_000_000
     compression_ratio: int = 200
+    unusable_rows: int = 100_000
+    """A file with more rows in quarantine is given up: it is something else than it says."""
+
+
+class Found(NamedTuple):
+    """One thing that a rule found: its kind, where it is, and what to do about it."""
+
+    kind: str
+    message: str
+    row: int | None = None
+    line: int | None = None
+    field: str | None = None
 
 
 class Refused(ValueError):
     """A file of which nothing may enter the pipeline, with the findings that say why."""
 
-    def __init__(self, *findings: Finding) -> None:
+    def __init__(self, *findings: Found) -> None:
         super().__init__(*findings)
         self.findings = findings
 
 
 def refuse(kind: str, message: str, *, line: int | None = None, field: str | None = None) -> Refused:
     """Return the exception that rejects a whole file."""
-    return Refused(Finding(kind=kind, line=line, field=field, message=message))
+    return Refused(Found(kind, message, None, line, field))
+
+
+class Raw(NamedTuple):
+    """One record as a reader found it: its line and bytes, or its values where the format has types."""
+
+    line: int | None
+    data: bytes
+    value: dict[str, Json] | None = None
+    defect: Found | None = None
+    """What the reader could not get over."""
+    digest: str = ""
+    """sha1 of the whole record, where `data` is only its beginning."""
 
 
 @dataclass(slots=True)
@@ -41,22 +68,27 @@ class Row:
     row: int
     line: int | None
     raw: bytes
-    """The record as it stands in the file; only its beginning where it is larger than the limit."""
+    """The record as it stands in the file; empty where the format has no text, its beginning where it is too large."""
     value: dict[str, Json] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[Found] = field(default_factory=list)
     digest: str = ""
-    """sha1 of the whole raw record, where `raw` is only its beginning."""
     fatal: bool = False
     """True: the row goes to quarantine."""
+    dropped: str = ""
+    """Why the row is left out although nothing is wrong with it (a tie gives no pair)."""
 
     def found(self, kind: str, where: str | None, message: str, *, fatal: bool = True) -> None:
         """Add a finding; a fatal one sends the row to quarantine."""
-        self.findings.append(Finding(kind=kind, row=self.row, line=self.line, field=where, message=message))
+        self.findings.append(Found(kind, message, self.row, self.line, where))
         self.fatal = self.fatal or fatal
 
+    def content(self) -> bytes:
+        """Return the record as bytes: those of the file, or its values as JSON."""
+        return self.raw or orjson.dumps(self.value, default=str)
+
     def sha1(self) -> str:
-        """Return the digest of the raw record, so that people can find it in the file."""
-        return self.digest or hashlib.sha1(self.raw, usedforsecurity=False).hexdigest()
+        """Return the digest of the record, so that people can find it in the file."""
+        return self.digest or hashlib.sha1(self.content(), usedforsecurity=False).hexdigest()
 
 
 def walk(value: Json, path: str = "") -> Iterator[tuple[str, Json]]:
@@ -73,5 +105,11 @@ def walk(value: Json, path: str = "") -> Iterator[tuple[str, Json]]:
 
 def shown(value: object, length: int = 60) -> str:
     """Return a value as escaped ASCII, cut to a length: safe for terminals, logs and pages."""
-    text = ascii(value)
+    # A value can be megabytes or thousands of levels: only its beginning is ever written out.
+    if isinstance(value, str | bytes):
+        text = ascii(value[: length + 1])
+    elif isinstance(value, list | dict):
+        text = f"a list of {len(value)}" if isinstance(value, list) else f"an object with {len(value)} fields"
+    else:
+        text = ascii(value)
     return text if len(text) <= length else text[: length - 3] + "..."

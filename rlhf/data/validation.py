@@ -1,52 +1,92 @@
-"""Read a file, name everything that is wrong with it, keep every good row, and prove that the books balance."""
+"""Read files, name everything that is wrong with them, keep every good row, and prove that the books balance."""
 
-import json
-from collections import Counter
-from collections.abc import Sequence
+import itertools
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
-from rlhf.data import checks, duplicates
-from rlhf.data.checks import Checked
+import polars as pl
+
+from rlhf.data import agreement, bias, detection, language, leakage, repeats
+from rlhf.data.batches import Batch, Checks, process
 from rlhf.data.layouts import LAYOUTS
-from rlhf.data.records import Limits
-from rlhf.data.rules import WARN_ABOVE
+from rlhf.data.ledger import Ledger
+from rlhf.data.output import report_of, write_manifest, write_quarantine, write_table
+from rlhf.data.parallel import cores, in_order
+from rlhf.data.parsing import Parser, read_row
+from rlhf.data.readers import open_source
+from rlhf.data.records import Found, Limits, Raw, Refused, refuse
+from schemas.config.data import DataChecks
 from schemas.errors import ConfigError, NotFound
-from schemas.reports import Finding, ValidationReport
+from schemas.reports import ValidationReport
 from schemas.tables import Kind
+
+_SAMPLE = 1_000
+_BATCH = 4_096
+_BATCH_BYTES = 16_000_000
+_LARGE = 64_000_000
+"""Bytes from which on several processes are worth their start."""
 
 
 def validate_file(
     source: str,
     *,
     kind: str,
-    out: Path | None,
-    max_quarantined: float = 0.05,
-    limits: Limits | None = None,
-    votes: Literal["drop", "count"] = "drop",
+    out: Path | None = None,
+    config: DataChecks | None = None,
+    max_quarantined: float | None = None,
+    columns: Mapping[str, str] | None = None,
     against: Sequence[str] = (),
-    allow_constant: bool = False,
 ) -> ValidationReport:
-    """Validate one file as a table of a kind; write `<kind>.parquet` and `quarantine.jsonl` into `out`.
+    """Validate one file (or saved dataset) as a table of a kind, see `validate_files`."""
+    return validate_files(
+        [Path(source)],
+        kind=kind,
+        out=out,
+        config=config,
+        max_quarantined=max_quarantined,
+        columns=columns,
+        against=[Path(other) for other in against],
+        name=source,
+    )
 
-    `votes` says whether repeated pairs weigh more; `against` names files whose prompts must not occur in this one;
-    a file with more than the share `max_quarantined` in quarantine carries the finding `too_many_quarantined`.
+
+def validate_files(
+    paths: Sequence[Path],
+    *,
+    kind: str,
+    out: Path | None = None,
+    config: DataChecks | None = None,
+    max_quarantined: float | None = None,
+    columns: Mapping[str, str] | None = None,
+    against: Sequence[Path] = (),
+    name: str | None = None,
+) -> ValidationReport:
+    """Validate files as one table of a kind; write `<kind>.parquet`, `quarantine.jsonl` and `manifest.json` into `out`.
+
+    `against` names files whose prompts must not occur in these; with more than the share `max_quarantined` in
+    quarantine the report carries the finding `too_many_quarantined`.
     """
-    path, limits = Path(source), limits or Limits()
-    checked = _check(path, _table(kind), limits)
-    if not checked.rejected:
-        checks.check_repeats(checked, votes)
-        for other in against:
-            known = _check(Path(other), _table(kind), limits).frame
-            checks.check_leakage(checked, duplicates.first_question(known))
-        checks.check_contract(checked)
-        checks.check_file(checked, allow_constant=allow_constant)
-    report = _report(checked, source, max_quarantined)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        _write_quarantine(out / "quarantine.jsonl", path.name, checked)
-        if not checked.rejected:
-            checked.public().write_parquet(out / f"{kind}.parquet", compression="zstd")
+    config = config or DataChecks()
+    allowed = config.max_quarantined if max_quarantined is None else max_quarantined
+    mapping = tuple(sorted((columns or {}).items()))
+    table = _table(kind)
+    with tempfile.TemporaryDirectory(prefix="rlhf-validate-") as scratch:
+        staging = Path(scratch) if out is not None or against else None
+        ledger = _read_all(paths, table, config, mapping, staging)
+        if not ledger.rejected:
+            for check in _checks(config):
+                check(ledger)
+            if against:
+                leakage.check_leakage(ledger, _questions(against, table, config, mapping))
+        _check_whole(ledger, allowed)
+        report = report_of(ledger, name or ", ".join(map(str, paths)))
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            write_quarantine(out / "quarantine.jsonl", ledger)
+            if not ledger.rejected:
+                rows = write_table(out / f"{kind}.parquet", ledger)
+                write_manifest(out, ledger, paths, rows)
     return report
 
 
@@ -57,55 +97,125 @@ def _table(kind: str) -> Kind:
     raise ConfigError(f"the kind is {kind!r}; wanted one of {', '.join(LAYOUTS)}")
 
 
-def _check(path: Path, kind: Kind, limits: Limits) -> Checked:
-    if not path.is_file():
-        raise NotFound(f"no file at {str(path)!r}; check the name")
-    return checks.check_rows(path, kind, limits)
-
-
-def _report(checked: Checked, source: str, max_quarantined: float) -> ValidationReport:
-    bad = len(checked.quarantine)
-    notes = list(checked.notes)
-    if not checked.rejected and bad > max_quarantined * checked.rows:
-        message = f"{bad} of {checked.rows} rows are in quarantine; the limit is {max_quarantined:.1%}"
-        notes.append(Finding(kind="too_many_quarantined", message=message))
-    lost = [finding for row in sorted(checked.quarantine) for finding in checked.quarantine[row].findings]
-    verdict: Literal["accept", "warn", "quarantine_rows", "reject_file"] = "accept"
-    if checked.rejected:
-        verdict = "reject_file"
-    elif bad:
-        verdict = "quarantine_rows"
-    elif _warns(notes, checked.rows):
-        verdict = "warn"
-    return ValidationReport(
-        kind=checked.kind,
-        source=source,
-        format=checked.layout,
-        verdict=verdict,
-        rows=checked.rows,
-        kept=0 if checked.rejected else checked.frame["_row"].n_unique(),
-        quarantined=checked.rows if checked.rejected else bad,
-        dropped=0 if checked.rejected else checked.dropped,
-        findings=(*sorted(notes, key=lambda finding: -1 if finding.row is None else finding.row), *lost),
-        statistics=checked.statistics,
+def _checks(config: DataChecks) -> tuple[Callable[[Ledger], None], ...]:
+    """Return the rules over the whole file, in order."""
+    return (
+        lambda ledger: repeats.resolve_repeats(ledger, config.votes),
+        repeats.note_near_duplicates,
+        lambda ledger: bias.check_pairs(ledger) if ledger.kind == "preferences" else None,
+        bias.check_ties,
+        bias.check_constants,
+        agreement.check_agreement,
+        lambda ledger: language.check_language(ledger, config.languages),
+        _check_classes,
     )
 
 
-def _warns(notes: list[Finding], rows: int) -> bool:
-    """Tell whether a finding that costs no row is frequent enough to be a warning."""
-    counts = Counter(kind for kind, _ in {(finding.kind, finding.row) for finding in notes})
-    return any(count > WARN_ABOVE.get(kind, 0.0) * rows for kind, count in counts.items())
+def _read_all(
+    paths: Sequence[Path],
+    kind: Kind,
+    config: DataChecks,
+    columns: tuple[tuple[str, str], ...],
+    staging: Path | None,
+) -> Ledger:
+    """Read all rows of all files and apply the row rules; if one file cannot be used, none is."""
+    ledger = Ledger(kind, config.rules)
+    limits = Limits(**config.limits.model_dump())
+    checks = Checks(
+        rules=dict(config.rules), limits=limits, repair=config.repair, near_duplicates=config.near_duplicates
+    )
+    for path in paths:
+        if not path.exists():
+            raise NotFound(f"no file at {str(path)!r}; check the name")
+        try:
+            _read_file(path, ledger, checks, columns, staging)
+        except Refused as refused:
+            ledger.rejected = True
+            ledger.notes += [
+                found if found.row is None else found._replace(row=ledger.sources[-1][0] + found.row)
+                for found in refused.findings
+            ]
+    ledger.close_reading()
+    return ledger
 
 
-def _write_quarantine(path: Path, name: str, checked: Checked) -> None:
-    """Write one JSON line per row in quarantine: where it stood, why, its digest, its beginning (escaped, capped)."""
-    with path.open("w", encoding="ascii", newline="\n") as file:
-        for row in sorted(checked.quarantine):
-            refusal = checked.quarantine[row]
-            first = refusal.findings[0]
-            line = {
-                "file": name, "row": row, "line": first.line, "field": first.field, "kind": first.kind,
-                "message": first.message, "all": [f"{f.kind} in {f.field}" for f in refusal.findings],
-                "sha1": refusal.sha1, "text": refusal.text,
-            }  # fmt: skip
-            file.write(json.dumps(line) + "\n")
+def _read_file(
+    path: Path, ledger: Ledger, checks: Checks, columns: tuple[tuple[str, str], ...], staging: Path | None
+) -> None:
+    start = ledger.rows
+    ledger.sources.append((start, path.name))
+    source = open_source(path, checks.limits)
+    ledger.formats.append(source.format)
+    sample = list(itertools.islice(source.records, _SAMPLE))
+    if not sample:
+        raise refuse("no_rows", "the file is readable and holds no data row")
+    parser = Parser(checks.limits)
+    rows = [read_row(i, raw, parser, array_is_fatal=i == 0) for i, raw in enumerate(sample)]
+    plan = detection.detect(rows, ledger.kind, columns, csv=source.format.startswith("CSV"))
+    del rows
+    ledger.formats[-1] = f"{plan.reader.name}, {source.format}"
+    large = path.is_file() and path.stat().st_size * (1 if "," not in source.format else 4) > _LARGE
+    tasks = (
+        Batch(
+            plan,
+            checks,
+            start + first,
+            records,
+            staging and staging / f"{start + first:012}.arrow",
+            first == 0,
+        )
+        for first, records in _batches(itertools.chain(sample, source.records))
+    )
+    for done in in_order(process, tasks, cores() if large else 1):
+        ledger.take(done)
+        if len(ledger.quarantine) > checks.limits.unusable_rows:
+            raise refuse(
+                "too_many_quarantined", f"more than {checks.limits.unusable_rows:,} rows cannot be used"
+            )
+    for note in source.notes:
+        ledger.notes.append(note)
+        ledger.warned.add(note.kind)
+
+
+def _batches(records: Iterator[Raw]) -> Iterator[tuple[int, list[Raw]]]:
+    """Yield (number of the first record, records), a few megabytes at a time."""
+    first, size = 0, 0
+    batch: list[Raw] = []
+    for record in records:
+        batch.append(record)
+        size += len(record.data)
+        if len(batch) == _BATCH or size > _BATCH_BYTES:
+            yield first, batch
+            first, size, batch = first + len(batch), 0, []
+    if batch:
+        yield first, batch
+
+
+def _questions(
+    paths: Sequence[Path], kind: Kind, config: DataChecks, columns: tuple[tuple[str, str], ...]
+) -> pl.Series:
+    """Return the first questions of other files."""
+    with tempfile.TemporaryDirectory(prefix="rlhf-validate-") as scratch:
+        ledger = _read_all(paths, kind, config, columns, Path(scratch))
+        return leakage.staged_questions(ledger)
+
+
+def _check_classes(ledger: Ledger) -> None:
+    if ledger.kind != "feedback" or ledger.index.height < 2:
+        return
+    labels, scores = (ledger.index[name].drop_nulls() for name in ("label", "score"))
+    if scores.is_empty() and labels.n_unique() == 1:
+        message = "all labels are the same: nothing can be learnt from them"
+        ledger.measure("single_class", 1.0, message, "label")
+
+
+def _check_whole(ledger: Ledger, allowed: float) -> None:
+    """Apply the rules on shares of the rows, and on what is left."""
+    ledger.weigh_shares()
+    bad = len(ledger.quarantine)
+    if ledger.rows and not ledger.kept and not ledger.rejected:
+        ledger.notes.append(Found("no_rows", "no row is left after the row rules"))
+        ledger.rejected = True
+    elif not ledger.rejected and bad > allowed * ledger.rows:
+        message = f"{bad} of {ledger.rows} rows are in quarantine; the limit is {allowed:.1%}"
+        ledger.notes.append(Found("too_many_quarantined", message))
