@@ -31,6 +31,7 @@ from tasks.stage import stage
 from tasks.work import StageWork, artifact_store, connect_tracking
 
 if TYPE_CHECKING:
+    from rlhf.data.helpdesk.world import World
     from rlhf.report.content import Answer, PairedResponses, ReportContent
 
 SHOWN_RESPONSES = 24
@@ -148,7 +149,6 @@ def _validation(validated: ValidatedData, config: RunConfig) -> tuple[Validation
 def _responses(results: dict[str, EvaluationResult], config: RunConfig) -> "tuple[PairedResponses, ...]":
     """Return the SFT policy's first prompts with every policy's response to the same prompt."""
     from rlhf.data.helpdesk.world import World
-    from rlhf.evaluation.judges import with_gold
     from rlhf.report.content import PairedResponses, Turn
 
     store = artifact_store()
@@ -159,7 +159,7 @@ def _responses(results: dict[str, EvaluationResult], config: RunConfig) -> "tupl
     said = {
         name: {
             row["prompt_id"]: row
-            for row in with_gold(table.filter(pl.col("prompt_id").is_in(wanted)), world).iter_rows(named=True)
+            for row in _judged(table.filter(pl.col("prompt_id").is_in(wanted)), world).iter_rows(named=True)
         }
         for name, table in tables.items()
     }
@@ -170,6 +170,16 @@ def _responses(results: dict[str, EvaluationResult], config: RunConfig) -> "tupl
         )
         for key, prompt in prompts.iter_rows()
     )
+
+
+def _judged(samples: pl.DataFrame, world: "World | None") -> pl.DataFrame:
+    from rlhf.evaluation.judges import with_gold
+
+    try:
+        return with_gold(samples, world)
+    except NotFound:
+        # The page of an old run is written again, and the world has been rewritten since: its gold is lost.
+        return with_gold(samples, None)
 
 
 def _answer(policy: str, row: dict[str, Any]) -> "Answer":

@@ -86,6 +86,13 @@ def evaluated(tmp_path: Path) -> Callable[..., EvaluationResult]:
     return publish
 
 
+def test_a_run_whose_world_is_no_longer_written_keeps_its_page_without_gold(
+    evaluated: Callable[..., EvaluationResult],
+):
+    pairs = report._responses({"sft": evaluated("sft", [("a", "sft a")])}, RunConfig())
+    assert [(answer.text, answer.gold) for answer in pairs[0].answers] == [("sft a", None)]
+
+
 def test_responses_stand_beside_those_to_the_same_prompt_whatever_their_order(
     evaluated: Callable[..., EvaluationResult],
 ):
