@@ -146,7 +146,7 @@ _WHY = {
 
 def _refusal(row: Row) -> Refusal:
     text = row.content()[: 4 * SHOWN].decode(errors="backslashreplace")
-    return Refusal(row.sha1(), masked(text), row.findings)
+    return Refusal(row.sha1().hex(), masked(text), row.findings)
 
 
 def masked(text: str) -> str:

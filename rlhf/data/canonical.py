@@ -49,32 +49,26 @@ _REFUSALS = (
 
 def table_of(kind: Kind, rows: list[tuple[Row, list[Canonical]]]) -> pl.DataFrame:
     """Return the canonical rows of good records as a table, with the columns of `PLACE`."""
-    columns: dict[str, list[object]] = {name: [] for name in (*polars_schema(kind), *PLACE)}
-    for row, canonical in rows:
-        name = row.value.get("id", row.value.get("uid"))
-        place = (row.row, row.line, bytes.fromhex(row.sha1()), name)
-        for values in canonical:
-            turns = values.get("prompt")
-            if isinstance(turns, list):
-                values["prompt_id"] = prompt_id(turns)
-            values["_row"], values["_line"], values["_sha1"], values["_id"] = place
-            for column, items in columns.items():
-                items.append(values.get(column))
+    schema = polars_schema(kind)
+    flat = [(row, values) for row, canonical in rows for values in canonical]
+    columns = {name: [values.get(name) for _, values in flat] for name in schema if name != "prompt_id"}
+    if "prompt_id" in schema:
+        columns["prompt_id"] = [prompt_id(values["prompt"]) for _, values in flat]  # type: ignore[arg-type]  # readers return conversations
     # polars reads nested Python lists ten times slower than Arrow does.
     arrays = {
-        name: pa.array(items, type=_MESSAGES if name == "prompt" else _ARROW[polars_schema(kind)[name]])
-        for name, items in columns.items()
-        if name not in PLACE
+        name: pa.array(columns[name], type=_MESSAGES if name == "prompt" else _ARROW[dtype])
+        for name, dtype in schema.items()
     }
-    table = pl.DataFrame(pl.from_arrow(pa.table(arrays)), schema_overrides=polars_schema(kind))
-    names = [None if name is None else str(name) for name in columns["_id"]]
-    ids = pl.Series("_id", names, dtype=pl.String).hash(seed=1)
+    table = pl.DataFrame(pl.from_arrow(pa.table(arrays)), schema_overrides=schema)
+    names = [row.value.get("id", row.value.get("uid")) for row, _ in flat]
+    ids = pl.Series("_id", [None if name is None else str(name) for name in names], dtype=pl.String)
+    digests = {row.row: row.sha1() for row, _ in rows}
     return table.with_columns(
-        pl.Series("_row", columns["_row"], dtype=pl.Int64),
-        pl.Series("_line", columns["_line"], dtype=pl.Int64),
-        pl.Series("_sha1", columns["_sha1"], dtype=pl.Binary),
-        ids.zip_with(pl.Series(names, dtype=pl.String).is_not_null(), pl.Series([None], dtype=pl.UInt64)),
-        pl.Series("_first_wins", columns["_first_wins"], dtype=pl.Boolean),
+        pl.Series("_row", [row.row for row, _ in flat], dtype=pl.Int64),
+        pl.Series("_line", [row.line for row, _ in flat], dtype=pl.Int64),
+        pl.Series("_sha1", [digests[row.row] for row, _ in flat], dtype=pl.Binary),
+        ids.hash(seed=1).zip_with(ids.is_not_null(), pl.Series([None], dtype=pl.UInt64)),
+        pl.Series("_first_wins", [values.get("_first_wins") for _, values in flat], dtype=pl.Boolean),
     )
 
 

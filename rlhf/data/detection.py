@@ -175,13 +175,25 @@ def read(row: Row, plan: Plan) -> tuple[list[Canonical], list[tuple[str, str]]]:
     layout = plan.reader
     if plan.columns:
         row.value = renamed(row.value, plan.columns)
-    if not layout.fits(row.value):
-        whole = layout.has(row.value)
-        for other in LAYOUTS[plan.kind]:
-            same = other.fields.keys() == layout.fields.keys()
-            if other.fits(row.value) and (same if whole else not layout.fields.keys() <= other.fields.keys()):
-                message = f"the row is in the layout {other.name!r}, the file in {layout.name!r}"
-                row.found("mixed_schema", None, message)
-                return [], []
+    before = len(row.findings)
     draft = Draft(row, plan.domain)
-    return layout.read(draft), draft.texts
+    canonical = layout.read(draft)
+    if not canonical and not row.dropped and (other := _fitting(row.value, plan)):
+        del row.findings[before:]
+        message = f"the row is in the layout {other!r}, the file in {layout.name!r}"
+        row.found("mixed_schema", None, message)
+        return [], []
+    return canonical, draft.texts
+
+
+def _fitting(record: dict[str, Json], plan: Plan) -> str | None:
+    """Return the name of another layout that a record is in, if it is not in the file's."""
+    layout = plan.reader
+    if layout.fits(record):
+        return None
+    whole = layout.has(record)
+    for other in LAYOUTS[plan.kind]:
+        same = other.fields.keys() == layout.fields.keys()
+        if other.fits(record) and (same if whole else not layout.fields.keys() <= other.fields.keys()):
+            return other.name
+    return None

@@ -30,8 +30,8 @@ def same_folded(left: str, right: str) -> bool:
 
 def _may_be_same(left: str, right: str) -> bool:
     # The first letters decide nearly always, and cost next to nothing.
-    one, two = _WORD.sub("", left[:24])[:1], _WORD.sub("", right[:24])[:1]
-    return not one or not two or one.casefold() == two.casefold()
+    one, two = left[:1], right[:1]
+    return one.lower() == two.lower() or not (one.isalnum() and two.isalnum())
 
 
 def rater(record: dict[str, Json]) -> str:

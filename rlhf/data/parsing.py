@@ -17,18 +17,26 @@ class Parser:
         self.duplicates: list[str] = []
         self.constants = False
         self.huge = False
-        self._decoder = json.JSONDecoder(
+        # The scanner itself: `decode` looks for white space with regular expressions, row by row.
+        self._scan = json.JSONDecoder(
             object_pairs_hook=self._object,
             parse_constant=self._constant,
             parse_int=self._integer,
             parse_float=self._real,
-        )
+        ).scan_once
 
     def parse(self, text: str) -> Json:
         """Return the value of a JSON text."""
         self.duplicates, self.constants, self.huge = [], False, False
-        value: Json = self._decoder.decode(text)
-        return value
+        text = text.strip(" \t\r\n")
+        try:
+            value, end = self._scan(text, 0)
+        except StopIteration as stop:
+            raise json.JSONDecodeError("Expecting value", text, stop.value) from None
+        if end != len(text):
+            raise json.JSONDecodeError("Extra data", text, end)
+        parsed: Json = value
+        return parsed
 
     def _object(self, pairs: list[tuple[str, Json]]) -> dict[str, Json]:
         value = dict(pairs)

@@ -86,9 +86,11 @@ class Row:
         """Return the record as bytes: those of the file, or its values as JSON."""
         return self.raw or orjson.dumps(self.value, default=str)
 
-    def sha1(self) -> str:
+    def sha1(self) -> bytes:
         """Return the digest of the record, so that people can find it in the file."""
-        return self.digest or hashlib.sha1(self.content(), usedforsecurity=False).hexdigest()
+        if self.digest:
+            return bytes.fromhex(self.digest)
+        return hashlib.sha1(self.content(), usedforsecurity=False).digest()
 
 
 def walk(value: Json, path: str = "") -> Iterator[tuple[str, Json]]:

@@ -156,6 +156,7 @@ _SIGNS = ("@", "<|", "INST]", "<<", "<s>", "</s>", "<start_of_turn>", "<end_of_t
           "hf_", "glpat-", "Human:", "Assistant:", "User:", "System:", "###", "<</SYS", *map(str, range(10)))  # fmt: skip
 _JUDGES = ("ignore", "disregard", "forget", "override", "prefer", "choose", "select", "pick", "favor", "favour", "rate ",
            "rank ", "score ", "judge", "grade ", "mark ", "evaluator", "rater")  # fmt: skip
+_CONTROLS = [chr(code) for code in range(32) if chr(code) not in "\t\n\r"] + ["\x7f"]
 _TAIL = 24
 _SUSPECTS = {
     "all": pl.lit(value=True),
@@ -167,6 +168,10 @@ _SUSPECTS = {
     "repetitive": (pl.col("text").str.len_bytes() > 60)
     & (pl.col("text").str.head(-_TAIL).str.contains(pl.col("text").str.tail(_TAIL), literal=True)),
 }
+_ANY_SIGN = pl.col("text").str.contains_any([*_SIGNS, *_JUDGES, *_CONTROLS], ascii_case_insensitive=True) | (
+    pl.col("text").str.len_bytes() != pl.col("text").str.len_chars()
+)
+"""One pass that clears most texts of all rules that look for signs or odd characters."""
 
 
 def repaired(text: pl.Expr, kinds: Iterable[str]) -> pl.Expr:
@@ -213,11 +218,12 @@ def _found(
     texts: pl.DataFrame, checks: Iterable[TextRule]
 ) -> Iterable[tuple[list[TextRule], dict[TextRule, list[int]]]]:
     """Try each rule on the texts that can break it."""
+    told = texts.filter(_ANY_SIGN)
     groups: dict[str, list[TextRule]] = {}
     for rule in checks:
         groups.setdefault(rule.suspects, []).append(rule)
     for suspects, members in groups.items():
-        part = texts.filter(_SUSPECTS[suspects]) if suspects != "all" else texts
+        part = (told if suspects in {"odd", "signs", "judges"} else texts).filter(_SUSPECTS[suspects])
         flags = part.select("place", *(rule.found.alias(str(n)) for n, rule in enumerate(members)))
         yield (
             members,

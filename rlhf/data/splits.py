@@ -1,9 +1,9 @@
 """Name prompts, and split tables by them: a prompt is on one side only."""
 
 import hashlib
-import json
 from collections.abc import Sequence
 
+import orjson
 import polars as pl
 
 from rlhf.data.conversation import Message
@@ -11,8 +11,7 @@ from rlhf.data.conversation import Message
 
 def prompt_id(messages: Sequence[Message]) -> str:
     """Return the first 16 hexadecimal digits of the sha256 over the JSON of a prompt's messages."""
-    text = json.dumps([{"role": m["role"], "content": m["content"]} for m in messages], ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(orjson.dumps(messages)).hexdigest()[:16]
 
 
 def split_by_prompt(frame: pl.DataFrame, fraction: float, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -22,7 +22,7 @@ from schemas.reports import ValidationReport
 from schemas.tables import Kind
 
 _SAMPLE = 1_000
-_BATCH = 4_096
+_BATCH = 8_192
 _BATCH_BYTES = 16_000_000
 _LARGE = 64_000_000
 """Bytes from which on several processes are worth their start."""
