@@ -2,9 +2,9 @@
 
     python benchmarks/validate.py --rows 1000000 [--plot FILE]
 
-Writes N rows of about 1 kB as JSON Lines, validates them with all row rules and writes the canonical table; then
-looks for near-duplicates among the same rows. Prints one JSON line; with `--plot` one for each of several sizes up to
-N, and draws the cost.
+Writes N rows of about 1 kB as JSON Lines, validates them with all row rules and writes the canonical table;
+then looks for near-duplicates among the same rows. Prints one JSON line; with `--plot` one for each of
+several sizes up to N, and draws the cost.
 """
 
 import argparse

@@ -1,12 +1,15 @@
 """Stage `validate`: read what people have, refuse what cannot be used, keep evaluation prompts apart."""
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
 from schemas.config import DataConfig, FilesData, HelpdeskData
+from schemas.config.data import DataChecks
 from schemas.errors import DataRejected
 from schemas.refs import DatasetRef
 from schemas.reports import ValidatedData, ValidationReport
@@ -14,14 +17,33 @@ from schemas.settings import Settings
 from tasks.stage import stage
 from tasks.work import StageWork
 
+logger = logging.getLogger(__name__)
+
+FEWEST_PAIRS = 100
+MAX_LEAKED = 0.001
+"""Share of the evaluation prompts that may occur in the data for training before a run stops."""
+
+
+class Given(NamedTuple):
+    """The files of one table."""
+
+    table: str
+    kind: str
+    paths: list[Path]
+    columns: dict[str, str]
+
 
 def fingerprint(config: DataConfig) -> str:
     """Return the digest of the files that the section names, so that a changed file is noticed."""
     digest = hashlib.sha256()
     if isinstance(config, FilesData):
-        for name, _, path in _files(config):
-            with path.open("rb") as file:
-                digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        for given in _files(config):
+            for path in given.paths:
+                for part in sorted(path.rglob("*")) if path.is_dir() else [path]:
+                    with part.open("rb") as file:
+                        digest.update(
+                            f"{given.table} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
+                        )
     return digest.hexdigest()
 
 
@@ -29,25 +51,34 @@ def fingerprint(config: DataConfig) -> str:
 def validate(work: StageWork, config: DataConfig) -> ValidatedData:
     """Validate every file, and publish canonical tables; held-out prompts occur in no training table."""
     from rlhf.data.assemble import assemble
-    from rlhf.data.validation import validate_file
+    from rlhf.data.validation import validate_files
 
+    generated = isinstance(config, HelpdeskData)
+    checks = DataChecks(max_quarantined=0.0) if isinstance(config, HelpdeskData) else config
     reports: list[ValidationReport] = []
-    tables: dict[str, list[pl.DataFrame]] = {}
-    given = _generated(work, config) if isinstance(config, HelpdeskData) else _files(config)
-    allowed = config.max_quarantined if isinstance(config, FilesData) else 0.0
-    for number, (table, kind, path) in enumerate(given):
-        out = work.folder / f"{number}-{table}"
-        report = validate_file(str(path), kind=kind, out=out, max_quarantined=allowed)
+    tables: dict[str, pl.DataFrame] = {}
+    for given in _generated(work, config) if isinstance(config, HelpdeskData) else _files(config):
+        out = work.folder / given.table
+        report = validate_files(given.paths, kind=given.kind, out=out, config=checks, columns=given.columns)
         reports.append(report)
-        work.tracked.log_text(report.model_dump_json(indent=2), f"validation/{number}-{table}.json")
-        _require(report, allowed)
-        tables.setdefault(table, []).append(pl.read_parquet(out / f"{kind}.parquet"))
-    held_out_fraction = config.held_out_fraction if isinstance(config, FilesData) else 0.0
-    assembled = assemble(
-        {name: pl.concat(frames) for name, frames in tables.items()},
-        held_out_fraction=held_out_fraction,
+        work.tracked.log_text(report.model_dump_json(indent=2), f"validation/{given.table}.json")
+        _require(report, checks.max_quarantined)
+        work.tracked.log_file(out / "manifest.json", f"validation/{given.table}")
+        work.tracked.log_file(out / "quarantine.jsonl", f"validation/{given.table}")
+        tables[given.table] = pl.read_parquet(out / f"{given.kind}.parquet")
+    assembled, left = assemble(
+        tables,
+        held_out_fraction=config.held_out_fraction if isinstance(config, FilesData) else 0.0,
         seed=work.run.seed,
+        similar=not generated,
     )
+    if isinstance(config, FilesData) and config.evaluation and not config.drop_leaked:
+        _require_no_leak(tables, left)
+    pairs = assembled.get("preferences")
+    if pairs is not None and pairs.height < FEWEST_PAIRS:
+        logger.warning(
+            "only %d preference pairs are left for training; a reward model needs hundreds", pairs.height
+        )
     refs: dict[str, DatasetRef] = {}
     for name, frame in assembled.items():
         refs[name] = work.publish_table(frame, "prompts" if name == "held_out" else name)
@@ -55,27 +86,39 @@ def validate(work: StageWork, config: DataConfig) -> ValidatedData:
         **refs,
         reports=tuple(reports),
         metrics={
-            name: float(sum(getattr(r, name) for r in reports))
-            for name in ("rows", "kept", "quarantined", "dropped")
+            **{
+                name: float(sum(getattr(r, name) for r in reports))
+                for name in ("rows", "kept", "quarantined", "dropped")
+            },
+            "held_out_rows": float(sum(left.values())),
         },
     )
 
 
-def _generated(work: StageWork, config: HelpdeskData) -> Iterator[tuple[str, str, Path]]:
+def _generated(work: StageWork, config: HelpdeskData) -> Iterator[Given]:
     from rlhf.data.helpdesk.files import write_files
     from rlhf.data.helpdesk.world import World
 
     for name, path in write_files(World(work.run.seed), config, work.folder).items():
-        yield name, "prompts" if name == "held_out" else name, path
+        yield Given(name, "prompts" if name == "held_out" else name, [path], {})
 
 
-def _files(config: FilesData) -> Iterator[tuple[str, str, Path]]:
+def _files(config: FilesData) -> Iterator[Given]:
     from rlhf.data.fetch import resolve
 
-    for table in ("corpus", "demonstrations", "preferences", "prompts"):
-        for source in getattr(config, table):
-            for path in resolve(source, Path(config.folder), Settings().cache):
-                yield table, table, path
+    for name, kind, sources in (
+        ("corpus", "corpus", config.corpus),
+        ("demonstrations", "demonstrations", config.demonstrations),
+        ("preferences", "preferences", config.preferences),
+        ("prompts", "prompts", config.prompts),
+        ("evaluation", "prompts", config.evaluation),
+    ):
+        paths = [
+            path for source in sources for path in resolve(source, Path(config.folder), Settings().cache)
+        ]
+        if paths:
+            columns = {str(table): names for table, names in config.columns.items()}.get(name, {})
+            yield Given("held_out" if name == "evaluation" else name, kind, paths, columns)
 
 
 def _require(report: ValidationReport, allowed: float) -> None:
@@ -89,4 +132,24 @@ def _require(report: ValidationReport, allowed: float) -> None:
         raise DataRejected(
             f"{report.source}: {report.quarantined} of {report.rows} rows had to be quarantined; allowed are "
             f"{allowed:.1%} (data.max_quarantined). First findings: {first}."
+        )
+
+
+def _require_no_leak(tables: dict[str, pl.DataFrame], left: dict[str, int]) -> None:
+    """Stop the run when prompts for evaluation occur in the data for training."""
+    from rlhf.data.leakage import leaked
+    from rlhf.data.questions import first_questions
+
+    asked = first_questions(tables["held_out"])
+    trained = [
+        first_questions(frame)
+        for name, frame in tables.items()
+        if name != "held_out" and "prompt" in frame.columns
+    ]
+    found = int(leaked(pl.concat(trained), asked).sum()) if trained else 0
+    if found > MAX_LEAKED * asked.len():
+        where = ", ".join(f"{count} rows of {name}" for name, count in left.items() if count)
+        raise DataRejected(
+            f"leakage: {found} of {asked.len()} evaluation prompts are also asked in the data for training ({where}); "
+            "set data.drop_leaked=true to leave those rows out, or choose other prompts."
         )

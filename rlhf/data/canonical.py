@@ -126,13 +126,6 @@ def ratings_of(kind: Kind, table: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row").with_columns(pl.col("item").hash(seed=4))
 
 
-def first_questions(table: pl.DataFrame) -> pl.Series:
-    """Return the first user turn of each prompt."""
-    turns = pl.element().struct.field("content").filter(pl.element().struct.field("role") == "user")
-    first = pl.col("prompt").list.eval(turns.first()).list.first().fill_null("")
-    return table.select(first.alias("question")).to_series()
-
-
 def whole_texts(kind: Kind, table: pl.DataFrame) -> pl.Series:
     """Return what makes two rows alike: the prompt with the chosen or only response, or with all responses."""
     parts = [pl.col(name) for name in RESPONSES[kind][:1]]

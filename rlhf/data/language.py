@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from rlhf.data.canonical import RESPONSES, first_questions
+from rlhf.data.canonical import RESPONSES
 from rlhf.data.ledger import Ledger
+from rlhf.data.questions import first_questions
 from rlhf.data.records import Found
 
 if TYPE_CHECKING:

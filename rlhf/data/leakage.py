@@ -2,31 +2,22 @@
 
 import polars as pl
 
-from rlhf.data.canonical import first_questions
 from rlhf.data.ledger import Ledger
 from rlhf.data.near import signatures, similar_to_earlier
+from rlhf.data.questions import first_questions
 
 
 def leaked(known: pl.Series, asked: pl.Series) -> pl.Series:
     """Tell for each question whether it is the same as, or nearly the same as, a known one."""
-    known = known.unique(maintain_order=True)
-    found = similar_to_known(known, asked)
-    return pl.Series("leaked", found, dtype=pl.Boolean)
-
-
-def similar_to_known(known: pl.Series, asked: pl.Series) -> list[bool]:
-    """Return for each question whether one of the known ones is similar."""
-    distinct = asked.unique(maintain_order=True)
-    together = pl.concat([known.cast(pl.String).rename("text"), distinct.cast(pl.String).rename("text")])
-    match = similar_to_earlier(signatures(together))
-    hit = [place >= 0 for place in match[known.len() :]]
-    # The earlier text that a question is similar to may be another question: then it is that one's answer.
-    for position in range(len(hit)):
-        earlier = int(match[known.len() + position])
-        if earlier >= known.len():
-            hit[position] = hit[earlier - known.len()]
-    answer = dict(zip(distinct.to_list(), hit, strict=True))
-    return [answer[text] for text in asked.to_list()]
+    known = known.unique(maintain_order=True).cast(pl.String)
+    distinct = asked.unique(maintain_order=True).cast(pl.String)
+    match = similar_to_earlier(signatures(pl.concat([known.rename("text"), distinct.rename("text")])))
+    hit: dict[str, bool] = {}
+    for place, text in enumerate(distinct, known.len()):
+        earlier = int(match[place])
+        # What it is similar to may be another question of the same table: then that one's answer is its own.
+        hit[text] = 0 <= earlier < known.len() or (earlier >= 0 and hit[distinct[earlier - known.len()]])
+    return pl.Series("leaked", [hit[text] for text in asked], dtype=pl.Boolean)
 
 
 def staged_questions(ledger: Ledger) -> pl.Series:

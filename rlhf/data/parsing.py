@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Callable
 
 from rlhf.data.records import Json, Limits, Raw, Row, refuse, shown, walk
 
@@ -18,12 +19,13 @@ class Parser:
         self.constants = False
         self.huge = False
         # The scanner itself: `decode` looks for white space with regular expressions, row by row.
-        self._scan = json.JSONDecoder(
+        decoder = json.JSONDecoder(
             object_pairs_hook=self._object,
             parse_constant=self._constant,
             parse_int=self._integer,
             parse_float=self._real,
-        ).scan_once
+        )
+        self._scan: Callable[[str, int], tuple[Json, int]] = decoder.scan_once  # type: ignore[attr-defined]  # not in the stubs
 
     def parse(self, text: str) -> Json:
         """Return the value of a JSON text."""
@@ -35,8 +37,7 @@ class Parser:
             raise json.JSONDecodeError("Expecting value", text, stop.value) from None
         if end != len(text):
             raise json.JSONDecodeError("Extra data", text, end)
-        parsed: Json = value
-        return parsed
+        return value
 
     def _object(self, pairs: list[tuple[str, Json]]) -> dict[str, Json]:
         value = dict(pairs)

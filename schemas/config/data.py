@@ -1,6 +1,5 @@
 """Where the data comes from (the embedded world, or files that the user names), and how strictly it is checked."""
 
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -54,6 +53,9 @@ class DataChecks(Section):
     """The run stops when a larger share of a file's rows had to be quarantined."""
 
 
+Table = Literal["corpus", "demonstrations", "preferences", "prompts", "evaluation"]
+
+
 class FilesData(DataChecks):
     """Files: a path, folder, glob, `s3://...` or `hf://dataset@revision/file-or-split` each."""
 
@@ -70,9 +72,7 @@ class FilesData(DataChecks):
     """Prompts for sampling and PPO; default: the prompts of the preferences."""
     evaluation: tuple[str, ...] = ()
     """Prompts to evaluate on; default: a share of all prompts, see `held_out_fraction`."""
-    columns: Mapping[
-        Literal["corpus", "demonstrations", "preferences", "prompts", "evaluation"], dict[str, str]
-    ] = {}
+    columns: dict[Table, dict[str, str]] = {}
     """By table: the name that is wanted, and the column (or dotted path) that holds it in the files."""
     held_out_fraction: float = Field(0.1, gt=0, lt=0.5)
     """Share of the prompts (with all their rows, and all that are nearly the same) kept for evaluation."""
