@@ -72,7 +72,7 @@ class FilesData(DataChecks):
     """Prompts for sampling and PPO; default: the prompts of the preferences."""
     evaluation: tuple[str, ...] = ()
     """Prompts to evaluate on; default: a share of all prompts, see `held_out_fraction`."""
-    columns: dict[Table, dict[str, str]] = {}
+    columns: dict[Table, dict[str, str]] = Field(default_factory=dict)
     """By table: the name that is wanted, and the column (or dotted path) that holds it in the files."""
     held_out_fraction: float = Field(0.1, gt=0, lt=0.5)
     """Share of the prompts (with all their rows, and all that are nearly the same) kept for evaluation."""
