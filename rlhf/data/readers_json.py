@@ -151,16 +151,16 @@ def _items(head: bytes, position: int, pieces: Iterator[bytes], limits: Limits) 
             message = f"the array is not closed at the end (line {_here(scan)}); is the file cut off?"
             raise refuse("invalid_json", message, line=_here(scan))
         scan.buffer += piece
+    line = scan.line
     for rest in chain([scan.buffer[scan.position :]], pieces):
-        if rest.strip(_BLANK):
-            message = f"text after the end of the array (line {_here(scan)})"
-            raise refuse("invalid_json", message, line=_here(scan))
+        if text := rest.lstrip(_BLANK):
+            line += rest.count(b"\n", 0, len(rest) - len(text))
+            raise refuse("invalid_json", f"text after the end of the array (line {line})", line=line)
+        line += rest.count(b"\n")
 
 
 def _here(scan: _Items) -> int:
-    end = scan.position
-    begin = 0 if scan.start is None else scan.start
-    return scan.line + scan.buffer.count(b"\n", begin, end)
+    return scan.line if scan.start is None else scan.line + scan.buffer.count(b"\n", scan.start, scan.position)
 
 
 def _scan(scan: _Items, limits: Limits) -> Iterator[Raw]:
