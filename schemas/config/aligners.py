@@ -25,7 +25,7 @@ class PPOConfig(Section):
     """Responses per forward pass; default: the whole minibatch."""
     epochs: int = Field(2, ge=1)
     """Passes over each rollout."""
-    learning_rate: float = Field(5e-5, gt=0)
+    learning_rate: float = Field(7e-5, gt=0)
     critic_learning_rate: float = Field(2e-4, gt=0)
     warmup_iterations: int = Field(2, ge=0)
     """Iterations over which both learning rates rise from zero."""
@@ -70,8 +70,8 @@ class DPOConfig(OptimiserConfig):
     method: Literal["dpo"] = "dpo"
     name: str = Field("dpo", pattern=r"^[a-z][a-z0-9_-]*$")
     """What the recipe, the pages and the overrides call this aligner."""
-    learning_rate: float = Field(1e-4, gt=0)
-    steps: int = Field(100, ge=1)
+    learning_rate: float = Field(1.5e-4, gt=0)
+    steps: int = Field(120, ge=1)
     beta: float = Field(0.1, gt=0)
     """Strength of the tether to the reference policy."""
     loss: Literal["sigmoid", "ipo", "hinge", "robust"] = "sigmoid"
