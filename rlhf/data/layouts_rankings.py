@@ -240,9 +240,7 @@ def _nodes(draft: Draft) -> list[tuple[list[Message], str, dict[str, Json]]]:
     while stack:
         before, where, node = stack.pop()
         role = "user" if len(before) % 2 == 0 else "assistant"
-        if node.get("role") not in {"prompter": "user", "assistant": "assistant"} or (
-            (node.get("role") == "prompter") != (role == "user")
-        ):
+        if node.get("role") != ("prompter" if role == "user" else "assistant"):
             draft.row.found("roles_not_alternating", where, f"the role is {shown(node.get('role'))}")
             continue
         text = draft.text(node, "text", where)

@@ -160,7 +160,9 @@ def _items(head: bytes, position: int, pieces: Iterator[bytes], limits: Limits) 
 
 
 def _here(scan: _Items) -> int:
-    return scan.line if scan.start is None else scan.line + scan.buffer.count(b"\n", scan.start, scan.position)
+    return (
+        scan.line if scan.start is None else scan.line + scan.buffer.count(b"\n", scan.start, scan.position)
+    )
 
 
 def _scan(scan: _Items, limits: Limits) -> Iterator[Raw]:

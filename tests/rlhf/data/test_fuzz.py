@@ -31,7 +31,7 @@ NAMES = ("prompt", "chosen", "rejected", "messages", "conversations", "role", "c
          "finished", "path", "annotator1", "annotator2", "annotator3", "response1", "response2")  # fmt: skip
 
 few = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-many = settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
+many = settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def judge(content, kind, suffix):
@@ -115,12 +115,94 @@ def contained(draw, found, suffix):
     return corrupted(draw, content)
 
 
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+TREE = {"message_tree_id": "t", "prompt": {"role": "prompter", "text": "a?", "replies": [
+    {"role": "assistant", "text": "b", "rank": 0, "replies": [{"role": "prompter", "text": "d", "replies": []}]},
+    {"role": "assistant", "text": "c", "rank": 1, "replies": []},
+]}}  # fmt: skip
+HH = {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"}
+COMPARED = {"instruction": "a", "output_1": "b", "output_2": "c", "preference": 1}
+SEEDS = {
+    "corpus": [{"text": "some words"}],
+    "demonstrations": [
+        {"messages": [user("a"), assistant("b")]}, {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+        {"prompt": "a", "completion": "b"}, {"instruction": "a", "input": "", "output": "b", "history": [["c", "d"]]},
+        {"instruction": "a", "instances": [{"input": "x", "output": "b"}]}, {"prompt": [user("a")], "response": "b"}, TREE,
+    ],
+    "prompts": [{"prompt": "a"}, {"prompt": [user("a")]}, {"turns": ["a"]}, {"Behavior": "a", "ContextString": "b"}, HH, TREE],
+    "preferences": [
+        {"prompt": "a", "chosen": "b", "rejected": "c", "score_chosen": 2, "score_rejected": 1, "margin": 0.5, "weight": 1.0},
+        {"prompt": [user("a")], "chosen": [assistant("b")], "rejected": [assistant("c")], "chosen_finished": True},
+        {"chosen": [user("a"), assistant("b")], "rejected": [user("a"), assistant("c")]}, HH,
+        {"conversations": [{"from": "human", "value": "a"}], "chosen": {"from": "gpt", "value": "b"}, "rejected": {"from": "gpt", "value": "c"}},
+        {"instruction": "a", "output": ["b", "c"], "history": []}, COMPARED, TREE,
+        {"chosen_messages": [{"role": "user", "content": [{"type": "text", "value": "a"}]}, assistant("b")],
+         "rejected_messages": [{"role": "user", "content": [{"type": "text", "value": "a"}]}, assistant("c")]},
+    ],
+    "rankings": [
+        {"prompt": "a", "responses": ["b", "c"], "ranks": [1, 2], "finished": [True, False], "rater": "r"},
+        {"prompt": [user("a")], "responses": [{"content": "b", "score": 0.3}, {"content": "c", "score": 0.1}]},
+        {"instruction": "a", "response1": "b", "response2": "c", "annotator1": 1, "annotator2": 0, "annotator3": 2}, COMPARED, TREE,
+        {"question": "a", "ground_truth": "x", "6b_finetuning": {"is_correct": True, "solution": "b"}, "o": {"is_correct": False, "solution": "c"}},
+        {"Question": "a", "Best Answer": "b", "Correct Answers": "b; d", "Incorrect Answers": "c"},
+    ],
+    "feedback": [
+        {"prompt": "a", "completion": "b", "label": True}, {"messages": [user("a"), assistant("b")], "label": False},
+        {"prompt": "a", "response": "b", "gpt4_score": [1, 2, 3]}, {"prompt": "a", "completion": "b", "annotation_1": "1_x", "annotation_2": "2_y"},
+        {"prompt": "a", "completion_a": "b", "completion_b": "c", "completion_a_is_acceptable": "yes", "completion_b_is_acceptable": "no"},
+        {"prompt": [user("a")], "response": "b", "rater": "r", "label": None, "score": 0.5},
+    ],
+}  # fmt: skip
+
+
+def places(value, path=()):
+    """Return the path of every node of a row."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path] + [deeper for key, item in items for deeper in places(item, (*path, key))]
+
+
+def mutated(draw, row):
+    """Return a copy of a row in which a node is gone, doubled, or something else."""
+    row = json.loads(json.dumps(row))
+    path = draw(st.sampled_from(places(row)[1:]))
+    node = row
+    for key in path[:-1]:
+        node = node[key]
+    change = draw(st.sampled_from(["replace", "replace", "delete", "double", "add"]))
+    if change == "delete":
+        del node[path[-1]]
+    elif change == "double" and isinstance(node, list):
+        node.append(node[path[-1]])
+    elif change == "add":
+        row[draw(st.sampled_from(NAMES))] = draw(values)
+    else:
+        node[path[-1]] = draw(values | turns | texts)
+    return row
+
+
 @st.composite
 def files(draw):
     suffix = draw(st.sampled_from(SUFFIXES))
-    if draw(st.booleans()):
-        return draw(st.binary(max_size=300)), draw(st.sampled_from(KINDS)), suffix
-    return contained(draw, draw(st.lists(rows, max_size=5)), suffix), draw(st.sampled_from(KINDS)), suffix
+    kind = draw(st.sampled_from(KINDS))
+    source = draw(st.sampled_from(["bytes", "rows", "seeds", "seeds", "seeds"]))
+    if source == "bytes":
+        return draw(st.binary(max_size=300)), kind, suffix
+    if source == "rows":
+        return contained(draw, draw(st.lists(rows, max_size=5)), suffix), kind, suffix
+    seed = draw(st.sampled_from(SEEDS[kind]))
+    found = [mutated(draw, seed) if draw(st.booleans()) else seed for _ in range(draw(st.integers(1, 6)))]
+    suffix = draw(st.sampled_from([".jsonl", ".jsonl", ".json", suffix]))
+    content = contained(draw, found, suffix) if draw(st.integers(0, 5)) == 0 else json.dumps(found).encode()
+    if suffix == ".jsonl" and content.startswith(b"[{"):
+        content = b"\n".join(json.dumps(row).encode() for row in found)
+    return content, kind, suffix
 
 
 @pytest.mark.integration
