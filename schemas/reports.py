@@ -59,6 +59,39 @@ class ValidationReport(Record):
     """Numbers to draw, by name: `length_edges_chosen`, `length_counts_chosen` and so on."""
 
 
+class TokenPicture(Record):
+    """The tokens around the place where the loss of a row begins."""
+
+    tokens: tuple[str, ...]
+    learnt: tuple[bool, ...]
+    """Whether the loss counts each."""
+
+
+class TokenCheck(Record):
+    """What tokenisation does to a table, in rows of a sample (each side of a pair counts)."""
+
+    rows: int
+    """Rows of the table."""
+    looked_at: int
+    """Sequences in the sample."""
+    double_bos: int = 0
+    eos_wrong: int = 0
+    """EOS missing at the end of a finished response, or elsewhere in it."""
+    eos_not_learnt: int = 0
+    """EOS outside the loss."""
+    prompt_not_prefix: int = 0
+    """The chat template renders prompt and response with another beginning than the prompt alone."""
+    special_in_content: int = 0
+    """Text of a response became a special token."""
+    cut: int = 0
+    """Longer than the maximal length."""
+    cut_to_nothing: int = 0
+    """No token of the response is left."""
+    equal_after_cut: int = 0
+    """Pairs whose responses are the same once cut."""
+    pictures: tuple[TokenPicture, ...] = ()
+
+
 class StageResult(Record):
     """What a stage hands on: refs (fields of the subclasses) and the numbers worth comparing."""
 
@@ -88,6 +121,8 @@ class PolicyResult(StageResult):
     model: ModelRef
     rollouts: DatasetRef | None = None
     """What an online aligner sampled, iteration by iteration (table `rollouts`)."""
+    tokens: TokenCheck | None = None
+    """What tokenisation did to the demonstrations, where it learnt from some."""
 
 
 class CandidatesResult(StageResult):
@@ -121,6 +156,8 @@ class RewardResult(StageResult):
     """A reward model with its held-out accuracy and the baseline that it must beat."""
 
     model: ModelRef
+    tokens: TokenCheck | None = None
+    """What tokenisation did to the pairs."""
     accuracy: Interval
     """On pairs of prompts that it was not trained on."""
     longer_baseline: Interval

@@ -12,13 +12,16 @@ def train_reward(
     work: StageWork, sft: ModelRef, preferences: DatasetRef, candidates: DatasetRef, config: RewardConfig
 ) -> RewardResult:
     """Train the reward model on pairs; its scale is set on the SFT policy's own responses."""
+    from rlhf.data.tokens import check_pairs
     from rlhf.evaluation.intervals import wilson
+    from rlhf.models.loading import load_tokenizer
     from rlhf.training import reward
 
-    out = work.folder / "model"
+    out, table = work.folder / "model", work.read(preferences)
+    tokens = check_pairs(load_tokenizer(work.fetch(sft)), table, max_length=config.max_length)
     fitted = reward.fit(
         work.fetch(sft),
-        work.read(preferences),
+        table,
         work.read(candidates),
         config,
         seed=work.run.seed,
@@ -30,6 +33,7 @@ def train_reward(
     longer = wilson(fitted.longer_correct, fitted.pairs, 0.95)
     return RewardResult(
         model=work.publish_model(out, "reward"),
+        tokens=tokens,
         accuracy=accuracy,
         longer_baseline=longer,
         score_mean=fitted.score_mean,

@@ -10,16 +10,19 @@ from tasks.work import StageWork
 @stage("sft")
 def train_sft(work: StageWork, base: ModelRef, demonstrations: DatasetRef, config: SFTConfig) -> PolicyResult:
     """Fine-tune the base on demonstrations; the result is the reference policy of every aligner."""
+    from rlhf.data.tokens import check_demonstrations
+    from rlhf.models.loading import load_tokenizer
     from rlhf.training import sft
 
-    out = work.folder / "model"
+    out, table = work.folder / "model", work.read(demonstrations)
+    tokens = check_demonstrations(load_tokenizer(work.fetch(base)), table, max_length=config.max_length)
     metrics = sft.fit(
         work.fetch(base),
-        work.read(demonstrations),
+        table,
         config,
         seed=work.run.seed,
         precision=work.precision,
         on_step=work.on_step,
         out=out,
     )
-    return PolicyResult(model=work.publish_model(out, "policy"), metrics=metrics)
+    return PolicyResult(model=work.publish_model(out, "policy"), tokens=tokens, metrics=metrics)

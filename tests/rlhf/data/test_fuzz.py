@@ -30,7 +30,7 @@ NAMES = ("prompt", "chosen", "rejected", "messages", "conversations", "role", "c
          "message_tree_id", "history", "instances", "preference", "output_1", "output_2", "margin", "weight", "completion",
          "finished", "path", "annotator1", "annotator2", "annotator3", "response1", "response2")  # fmt: skip
 
-few = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 many = settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
 
 
