@@ -18,6 +18,7 @@ from schemas.reports import (
     EvaluationResult,
     GateDecision,
     MetricPoint,
+    PolicyResult,
     ProbeResult,
     Promotion,
     ReportResult,
@@ -83,6 +84,14 @@ def read_content(run_id: str) -> "ReportContent":
         config=config,
         stages=tuple(entry.record for entry in found.values()),
         validation=_validation(validated, config) if validated else (),
+        tokens={
+            name: result.tokens
+            for name, result in (
+                ("sft", result_of(found, "sft", PolicyResult)),
+                ("reward", result_of(found, "reward", RewardResult)),
+            )
+            if result and result.tokens
+        },
         histories={name: _histories(entry.points) for name, entry in found.items()},
         reward=result_of(found, "reward", RewardResult),
         probes=probes.probes if probes else (),

@@ -15,6 +15,7 @@ from schemas.reports import (
     Record,
     RewardResult,
     StageRecord,
+    TokenCheck,
     ValidationReport,
 )
 
@@ -55,6 +56,8 @@ class ReportContent(Record):
     config: RunConfig
     stages: tuple[StageRecord, ...]
     validation: tuple[ValidationReport, ...] = ()
+    tokens: dict[str, TokenCheck] = Field(default_factory=dict)
+    """What tokenisation did to the tables, by stage."""
     histories: dict[str, dict[str, History]] = Field(default_factory=dict)
     """Logged metrics by stage and name."""
     reward: RewardResult | None = None

@@ -75,23 +75,24 @@ def win_rates(evaluations: Mapping[str, PolicyEvaluation], wanted_low: float) ->
         if found.win_rate is not None and found.win_rate_low is not None and found.win_rate_high is not None
     }
     wanted = wanted_low if wanted_low != 0.5 else None
-    return _forest("win rate over the SFT model", judged, wanted=wanted)
+    return forest("win rate over the SFT model", judged, wanted=wanted)
 
 
 def reward_model(reward: RewardResult) -> Markup:
     """Draw held-out accuracy beside the baseline that always picks the longer response."""
     rows = {"reward model": reward.accuracy, "longer one wins": reward.longer_baseline}
-    return _forest("accuracy on held-out pairs", rows)
+    return forest("accuracy on held-out pairs", rows)
 
 
 def probe_accuracies(probes: Sequence[Probe]) -> Markup:
     """Draw the reward model's accuracy on pairs that differ in one flaw, weakest first."""
     ordered = sorted(probes, key=lambda probe: probe.accuracy.value)
     rows = {probe.flaw.replace("_", " "): probe.accuracy for probe in ordered}
-    return _forest("accuracy on pairs that differ in one flaw", rows)
+    return forest("accuracy on pairs that differ in one flaw", rows)
 
 
-def _forest(title: str, rows: Mapping[str, Interval], *, wanted: float | None = None) -> Markup:
+def forest(title: str, rows: Mapping[str, Interval], *, wanted: float | None = None) -> Markup:
+    """Draw shares with their intervals, one per row, beside the line of chance."""
     label = 10 + CHARACTER * max((len(cut(name, LABEL)) for name in rows), default=0)
     bottom = 40 + 28 * max(1, len(rows))
     lowest = min((found.low for found in rows.values()), default=0.4)

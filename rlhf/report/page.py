@@ -6,7 +6,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from rlhf.report import figures
+from rlhf.report import figures, quality
 from rlhf.report.chart import standalone
 from rlhf.report.content import (
     ReportContent,
@@ -44,6 +44,9 @@ def render(content: ReportContent) -> str:
         policies=(content.sft, *content.evaluations.values()),
         pictures=(pipeline(content.stages, vertical=False), pipeline(content.stages, vertical=True)),
         feedback=feedback(content),
+        data_charts=[picture for report in content.validation for picture in quality.charts(report)],
+        agreement=[said for report in content.validation if (said := quality.agreement(report))],
+        tokens=[(name, check, quality.token_sentences(check)) for name, check in content.tokens.items()],
         training=_training(content, headline=True),
         more_training=_training(content, headline=False),
         reward_figure=content.reward and figures.reward_model(content.reward),
