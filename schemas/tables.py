@@ -1,14 +1,17 @@
 """Canonical tables: what every stage may rely on once `validate` has passed (polars frames, checked by pandera).
 
-The models can be used alone: `Preferences.validate(frame, lazy=True)` names every failing row of a user's own frame.
+The models can be used alone, on polars and pandas frames: `Preferences.validate(frame, lazy=True)` names every failing row.
 A check whose expression is null would pass, so each check fills nulls with False.
 """
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pandera.polars as pa
 import polars as pl
 from pandera.api.polars.types import PolarsData
+
+if TYPE_CHECKING:
+    from pandas import DataFrame as PandasFrame
 
 MESSAGE = pl.Struct({"role": pl.String, "content": pl.String})
 MESSAGES = pl.List(MESSAGE)
@@ -52,6 +55,36 @@ class _Table(pa.DataFrameModel):
     class Config:
         strict = True
         ordered = True
+
+    @classmethod
+    def validate(  # type: ignore[override]  # pandas frames too
+        cls,
+        check_obj: "pl.DataFrame | pl.LazyFrame | PandasFrame",
+        head: int | None = None,
+        tail: int | None = None,
+        sample: int | None = None,
+        random_state: int | None = None,
+        lazy: bool = False,
+        inplace: bool = False,
+    ) -> pl.DataFrame:
+        """Return the frame if it is such a table; with `lazy`, name everything that is wrong with it."""
+        frame = (
+            check_obj if isinstance(check_obj, pl.DataFrame | pl.LazyFrame) else _from_pandas(check_obj, cls)
+        )
+        result = super().validate(frame.lazy().collect(), head, tail, sample, random_state, lazy, inplace)
+        assert isinstance(result, pl.DataFrame), "a frame comes back as a frame"
+        return result
+
+
+def _from_pandas(frame: "PandasFrame", table: type[pa.DataFrameModel]) -> pl.DataFrame:
+    """Return a pandas frame as a polars one; a column without any value gets the type that the table wants."""
+    taken = pl.from_pandas(frame)
+    wanted = table.to_schema().columns
+    return taken.with_columns(
+        pl.lit(None, dtype=wanted[name].dtype.type).alias(name)
+        for name in taken.columns
+        if name in wanted and taken.height and taken[name].null_count() == taken.height
+    )
 
 
 class _Prompted(_Table):
