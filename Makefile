@@ -8,7 +8,7 @@ RECIPE ?= recipes/helpdesk.yaml
 BIN := .venv/bin
 
 # Tests that a run has not confirmed yet lie in tests/ too: `.venv/bin/pytest tests` runs them all.
-.PHONY: help install run check types format test test-fast test-all clean
+.PHONY: help install run check format test test-fast test-all clean
 
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,12 +29,10 @@ install: .venv/.installed  ## create .venv with the exact versions of constraint
 run: install  ## align the helpdesk model on this machine (RECIPE=... for another recipe)
 	$(BIN)/rlhf run $(RECIPE)
 
-check: install  ## lint, format, who imports whom
+check: install  ## lint, format, who imports whom, types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
-
-types: install  ## mypy strict over all packages; it has not been clean yet, so check does not call it
 	$(BIN)/mypy
 
 format: install  ## put the code in its canonical form

@@ -1,4 +1,4 @@
-"""What Prefect and MLflow cost: the same stages with and without them, in pairs; one JSON line each, and medians.
+"""What Prefect and MLflow cost: the same stages with and without them, in pairs: one JSON line each, medians.
 
     python benchmarks/orchestration.py --recipe helpdesk --pairs 2
 

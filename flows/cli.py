@@ -16,7 +16,6 @@ from flows import commands_data, commands_model, commands_registry, commands_run
 from flows.terminal import say, show_json
 from schemas.errors import RLHFError
 
-
 _OURS = {"flows", "tasks", "rlhf", "schemas"}
 
 

@@ -167,11 +167,11 @@ def _running(commands: Sequence[Sequence[str]], logs: Path) -> Iterator[list[sub
         for process in processes:
             _signal_group(process, signal.SIGTERM)
         deadline = time.monotonic() + STOP_SECONDS
-        for process in processes:
+        for command, process in zip(commands, processes, strict=False):  # a start may have failed
             try:
                 process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                say(f"{process.args[2]} did not stop by itself; killing it")  # type: ignore[index]
+                say(f"{command[2]} did not stop by itself; killing it")
             # Also when the leader is gone: its children may not be.
             _signal_group(process, signal.SIGKILL)
             process.wait()

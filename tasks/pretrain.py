@@ -10,10 +10,11 @@ from tasks.work import StageWork
 
 
 @stage("pretrain")
-def pretrain_base(work: StageWork, corpus: DatasetRef, config: PretrainConfig) -> PolicyResult:
+def pretrain_base(work: StageWork, corpus: DatasetRef | None, config: PretrainConfig) -> PolicyResult:
     """Train a tokenizer and a language model on the corpus."""
     from rlhf.training import pretrain
 
+    assert corpus is not None, "a recipe without a base has a corpus: RunConfig requires one of the two"
     texts = work.read(corpus)["text"].to_list()
     out = work.folder / "model"
     metrics = pretrain.fit(

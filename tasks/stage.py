@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints
 
-from prefect import task
+from prefect import State, task
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed, State
+from prefect.states import Completed
 from pydantic import BaseModel
 
 from schemas.config import ComputeConfig
@@ -95,9 +95,10 @@ class Stage(Generic[P, R]):
             )
         emit(StageEvent(stage=self.name, state="started"))
         work = StageWork(run=run, stage=self.name, key=key, started=started)
+        body: Callable[..., R] = self.body  # `arguments` was bound to its signature
         try:
             work.track(_flat(inputs), _refs(inputs))
-            result = self.body(work, *inputs.values())
+            result = body(work, *inputs.values())
             work.log_metrics(result.metrics)
         except BaseException as error:
             work.close("FAILED" if isinstance(error, Exception) else "KILLED")

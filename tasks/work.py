@@ -100,7 +100,7 @@ class StageWork:
         path = self.folder / f"{kind}.parquet"
         frame.write_parquet(path, compression="zstd", statistics=False)
         uri, digest = self._store.publish(path)
-        return DatasetRef(uri=uri, digest=digest, kind=kind, rows=frame.height)  # type: ignore[arg-type]
+        return DatasetRef(uri=uri, digest=digest, kind=kind, rows=frame.height)
 
     def publish_file(self, path: Path, artifact_folder: str | None = None) -> FileRef:
         """Put a file into the store and into the stage's MLflow run."""

@@ -29,6 +29,11 @@ def sdpa_fp32(
     """Return scaled dot-product attention `(B, Q, H, D)` computed in fp32."""
     with autocast(query_BHQD.device.type, enabled=False):
         output_BQHD, _ = sdpa_attention_forward(
-            module, query_BHQD.float(), key_BHSD.float(), value_BHSD.float(), attention_mask, **options
+            module,
+            query_BHQD.float(),
+            key_BHSD.float(),
+            value_BHSD.float(),
+            attention_mask,
+            **options,  # type: ignore[arg-type]  # handed on as the model gave them
         )
     return output_BQHD, None

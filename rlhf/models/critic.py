@@ -42,5 +42,6 @@ class Critic(nn.Module):
             position_ids=batch.positions_BL,
             use_cache=False,
         ).last_hidden_state
-        raw_BT: Tensor = self.model.score(hidden_BLD[:, -batch.responses_BT.shape[1] :]).squeeze(-1)
+        head = self.model.get_submodule("score")
+        raw_BT: Tensor = head(hidden_BLD[:, -batch.responses_BT.shape[1] :]).squeeze(-1)
         return (raw_BT.float() - self.mean) / self.std

@@ -8,8 +8,10 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from safetensors import SafetensorError
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerFast,
@@ -36,7 +38,7 @@ def load_policy(path: str | Path, *, device: str = "cpu") -> tuple[PreTrainedMod
     tokenizer = load_tokenizer(folder)
     _check_tokenizer(tokenizer, str(folder))
     model = load_weights(folder, device)
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = model.get_input_embeddings().get_parameter("weight").shape[0]
     if len(tokenizer) > rows:
         raise ModelNotUsable(
             f"{folder}: the tokenizer has {len(tokenizer)} tokens and the model {rows} embeddings; "
@@ -91,10 +93,9 @@ def import_base(config: BaseModelConfig, folder: Path | None, out: Path) -> None
 
 def attach_lora(
     model: PreTrainedModel, config: LoraConfig, task: Literal["CAUSAL_LM", "SEQ_CLS"]
-) -> PreTrainedModel:
+) -> peft.PeftModel:
     """Freeze the model and add low-rank adapters to it (Hu et al. 2021); a scalar head stays trainable."""
-    adapted: PreTrainedModel = peft.get_peft_model(model, peft_config(config, task))
-    return adapted
+    return peft.get_peft_model(model, peft_config(config, task))
 
 
 def peft_config(config: LoraConfig, task: Literal["CAUSAL_LM", "SEQ_CLS"]) -> peft.LoraConfig:
@@ -103,20 +104,25 @@ def peft_config(config: LoraConfig, task: Literal["CAUSAL_LM", "SEQ_CLS"]) -> pe
     return peft.LoraConfig(
         task_type=task,
         r=config.rank,
-        lora_alpha=config.alpha,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # it is divided by the rank: a float does as well
         lora_dropout=config.dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
         bias=config.bias,
     )
 
 
-def merge(model: PreTrainedModel) -> PreTrainedModel:
+def merge(model: nn.Module) -> PreTrainedModel:
     """Fold adapters, if there are any, into the fp32 weights and return the plain model."""
-    return model.merge_and_unload() if isinstance(model, peft.PeftModel) else model
+    plain = model.merge_and_unload() if isinstance(model, peft.PeftModel) else model
+    assert isinstance(plain, PreTrainedModel), "adapters are only ever put on such a model"
+    return plain
 
 
 def load_weights(
-    folder: Path, device: str, kind: type = AutoModelForCausalLM, **options: int
+    folder: Path,
+    device: str,
+    kind: type[AutoModelForCausalLM | AutoModelForSequenceClassification] = AutoModelForCausalLM,
+    **options: int,
 ) -> PreTrainedModel:
     """Load one architecture in fp32 for evaluation: safetensors only, no remote code, no weight left random."""
     if not any(folder.glob("*.safetensors")):
@@ -126,7 +132,7 @@ def load_weights(
         )
     try:
         model: PreTrainedModel
-        model, found = kind.from_pretrained(
+        model, found = kind.from_pretrained(  # type: ignore[misc]  # a pair, with output_loading_info
             folder,
             output_loading_info=True,
             dtype=torch.float32,
@@ -146,7 +152,9 @@ def load_weights(
             f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); "
             "wanted all of them. Save the whole model again with `save_pretrained`, adapters merged."
         )
-    return model.to(device).eval()
+    model.to(device)  # type: ignore[arg-type]  # transformers' decorator has lost that this is a method
+    model.eval()
+    return model
 
 
 def _check_tokenizer(tokenizer: PreTrainedTokenizerFast, source: str) -> None:

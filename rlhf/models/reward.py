@@ -146,7 +146,8 @@ def _with_scalar_head(policy: PreTrainedModel) -> PreTrainedModel:
     setattr(model, model.base_model_prefix, trunk)
     if isinstance(head := getattr(model, "score", None), nn.Module):
         head.to_empty(device=policy.device)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _in_fp32(head: nn.Linear) -> Fp32Linear:

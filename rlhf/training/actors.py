@@ -22,7 +22,7 @@ from schemas.config.models import LoraConfig
 class Actors:
     """All in evaluation mode for good: no dropout, nor the adapters', falsifies a log-probability."""
 
-    policy: PreTrainedModel
+    policy: PreTrainedModel | PeftModel
     frozen_reference: PreTrainedModel | None
     """A copy of the policy as it began; None with LoRA: there it is the policy without its adapters."""
     critic: Critic
@@ -52,12 +52,13 @@ def load_actors(sft: Path, reward: Path, *, lora: LoraConfig | None, seed: int, 
         reference = copy.deepcopy(policy).requires_grad_(False) if lora is None else None
         trained = policy if lora is None else attach_lora(policy, lora, "CAUSAL_LM")
         critic = Critic.from_reward_model(reward, lora=lora, device=device)
+    trained.eval()
     reward_model = RewardModel.load(reward, device=device)
     reward_model.model.requires_grad_(False)
     pad_id = tokenizer.pad_token_id
     assert isinstance(pad_id, int)  # load_policy checks it
     return Actors(
-        policy=trained.eval(),
+        policy=trained,
         frozen_reference=reference,
         critic=critic,
         reward_model=reward_model,

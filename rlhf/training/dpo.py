@@ -16,14 +16,14 @@ from rlhf.models.precision import Precision
 from rlhf.training.pairs import encode_pairs
 from rlhf.training.schedule import schedule
 from rlhf.training.step import OnStep
-from rlhf.training.trl_adapter import WithoutTelemetry, arguments, train
+from rlhf.training.trl_adapter import WithoutTelemetry, arguments, model_of, train
 from schemas.config.aligners import DPOConfig
 
 _Row = tuple[tuple[int, ...], tuple[int, ...]]
 """Prompt and response."""
 
 
-class PreferenceTrainer(WithoutTelemetry, DPOTrainer):  # type: ignore[misc]  # trl ships no annotations
+class PreferenceTrainer(WithoutTelemetry, DPOTrainer):
     """TRL's trainer on tokenised pairs, with the model that it is given as its reference.
 
     Left alone, TRL would insist on text and tokenise it its own way, and without precomputed log-probs
@@ -49,7 +49,8 @@ class PreferenceTrainer(WithoutTelemetry, DPOTrainer):  # type: ignore[misc]  # 
         logprobs: dict[_Row, float] = {}
         for start in range(0, len(distinct), 2 * batch_size):
             part = distinct[start : start + 2 * batch_size]
-            halves = self.compute_ref_log_probs(self.model, self._prepare_inputs(_collate(part)))
+            batch = self._prepare_inputs(_collate(part))
+            halves = self.compute_ref_log_probs(self.model, batch)  # type: ignore[no-untyped-call]  # trl's
             logprobs |= zip(part, torch.cat(halves).tolist(), strict=True)
         for side, keys in rows.items():
             dataset = dataset.add_column(f"ref_{side}_logps", [logprobs[key] for key in keys])
@@ -82,11 +83,8 @@ def fit(
     ]
     trainer = PreferenceTrainer(
         model=model,
-        args=arguments(
-            TRLConfig,
-            config,
-            seed=seed,
-            precision=precision,
+        args=TRLConfig(
+            **arguments(config, seed=seed, precision=precision),
             max_length=None,
             beta=config.beta,
             loss_type=[config.loss],
@@ -96,10 +94,10 @@ def fit(
         ),
         train_dataset=Dataset.from_list(rows).select(order),
         processing_class=tokenizer,
-        peft_config=config.lora and peft_config(config.lora, "CAUSAL_LM"),
+        peft_config=peft_config(config.lora, "CAUSAL_LM") if config.lora else None,
     )
     metrics = train(trainer, precision, on_step)
-    save_model(merge(trainer.model), tokenizer, out)
+    save_model(merge(model_of(trainer)), tokenizer, out)
     return metrics
 
 

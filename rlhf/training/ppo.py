@@ -232,7 +232,7 @@ def _accumulate_gradients(
         clip_range=config.value_clip_range,
         num_tokens=num_tokens,
     )
-    (policy.loss + config.value_coef * value.loss).backward()  # type: ignore[no-untyped-call]
+    (policy.loss + config.value_coef * value.loss).backward()
     tally.policy_loss += policy.loss.item()
     tally.value_loss += value.loss.item()
     tally.clipped += policy.clipped.item()

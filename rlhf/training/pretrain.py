@@ -17,11 +17,11 @@ from transformers import (
 )
 
 from rlhf.models.bpe import train_tokenizer
-from rlhf.models.loading import save_model
+from rlhf.models.loading import merge, save_model
 from rlhf.models.precision import Precision, attention_implementation
 from rlhf.training.schedule import schedule
 from rlhf.training.step import OnStep
-from rlhf.training.trl_adapter import arguments, train
+from rlhf.training.trl_adapter import arguments, model_of, train
 from schemas.config.models import ModelShape, PretrainConfig
 from schemas.config.supervised import OptimiserConfig
 from schemas.errors import DataRejected
@@ -59,19 +59,15 @@ def fit(
     # Not TRL's trainer: its entropy and accuracy of every token would cost a third of the time here.
     trainer = Trainer(
         model=model,
-        args=arguments(
-            TrainingArguments,
-            optimiser,
-            seed=seed,
-            precision=precision,
-            include_num_input_tokens_seen="all",
+        args=TrainingArguments(
+            **arguments(optimiser, seed=seed, precision=precision), include_num_input_tokens_seen="all"
         ),
         train_dataset=Dataset.from_dict({"input_ids": blocks}).select(order),
         data_collator=_collate,
         processing_class=tokenizer,
     )
     metrics = train(trainer, precision, on_step)
-    save_model(trainer.model, tokenizer, out)
+    save_model(merge(model_of(trainer)), tokenizer, out)
     return metrics
 
 
@@ -103,7 +99,7 @@ def _llama(tokenizer: PreTrainedTokenizerFast, shape: ModelShape, device: str) -
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
-        attn_implementation=attention_implementation(device),
+        attn_implementation=attention_implementation(device),  # type: ignore[call-arg]  # all configurations take it, none declares it
     )
 
 

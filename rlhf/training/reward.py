@@ -21,7 +21,7 @@ from rlhf.models.reward import RewardModel
 from rlhf.training.pairs import Pair, encode_pairs
 from rlhf.training.schedule import schedule
 from rlhf.training.step import OnStep
-from rlhf.training.trl_adapter import WithoutTelemetry, arguments, train
+from rlhf.training.trl_adapter import WithoutTelemetry, arguments, model_of, train
 from schemas.config.supervised import RewardConfig
 from schemas.errors import DataRejected, TrainingDiverged
 
@@ -44,7 +44,7 @@ class RewardFit:
     metrics: dict[str, float]
 
 
-class PairTrainer(WithoutTelemetry, RewardTrainer):  # type: ignore[misc]  # trl ships no annotations
+class PairTrainer(WithoutTelemetry, RewardTrainer):
     """TRL's trainer, on batches in which a response that several pairs share is computed once."""
 
     def compute_loss(
@@ -52,17 +52,20 @@ class PairTrainer(WithoutTelemetry, RewardTrainer):  # type: ignore[misc]  # trl
         model: nn.Module,
         inputs: dict[str, Tensor],
         return_outputs: bool = False,
-        num_items_in_batch: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """Spread the scores of the distinct sequences over the pairs, then let TRL compute its loss."""
         rows = inputs.pop("rows")
 
         def spread(**batch: Tensor) -> SequenceClassifierOutputWithPast:
             outputs: SequenceClassifierOutputWithPast = model(**batch)
+            assert outputs.logits is not None, "a classification model always has them"
             outputs.logits = outputs.logits[rows]
             return outputs
 
-        loss: Tensor = super().compute_loss(spread, inputs, return_outputs, num_items_in_batch)
+        loss: Tensor = super().compute_loss(  # type: ignore[no-untyped-call]  # trl has not annotated it
+            spread, inputs, return_outputs, num_items_in_batch
+        )
         return loss
 
 
@@ -111,11 +114,8 @@ def fit(
     )
     trainer = PairTrainer(
         model=reward.model,
-        args=arguments(
-            TRLConfig,
-            config,
-            seed=seed,
-            precision=precision,
+        args=TRLConfig(
+            **arguments(config, seed=seed, precision=precision),
             max_length=None,
             center_rewards_coefficient=config.center_coefficient or None,
             disable_dropout=not (config.lora and config.lora.dropout),
@@ -123,10 +123,10 @@ def fit(
         data_collator=DistinctCollator(pad_id=_pad_id(tokenizer)),
         train_dataset=_dataset(train_pairs, config, seed),
         processing_class=tokenizer,
-        peft_config=config.lora and peft_config(config.lora, "SEQ_CLS"),
+        peft_config=peft_config(config.lora, "SEQ_CLS") if config.lora else None,
     )
     metrics = train(trainer, precision, on_step)
-    trained = RewardModel(merge(trainer.model))
+    trained = RewardModel(merge(model_of(trainer)))
     with autocast(precision):
         correct = _correct(trained, held_out, config.batch_size)
         responses = _encode_candidates(tokenizer, candidates, config.max_length, seed)

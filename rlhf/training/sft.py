@@ -16,7 +16,7 @@ from rlhf.models.loading import load_policy, merge, peft_config, save_model
 from rlhf.models.precision import Precision
 from rlhf.training.schedule import schedule
 from rlhf.training.step import OnStep
-from rlhf.training.trl_adapter import WithoutTelemetry, arguments, train
+from rlhf.training.trl_adapter import WithoutTelemetry, arguments, model_of, train
 from schemas.config.supervised import SFTConfig
 from schemas.errors import DataRejected
 
@@ -26,7 +26,7 @@ IGNORED = -100
 """The label of a token that the loss leaves out."""
 
 
-class LanguageModelTrainer(WithoutTelemetry, SFTTrainer):  # type: ignore[misc]  # trl ships no annotations
+class LanguageModelTrainer(WithoutTelemetry, SFTTrainer):
     """TRL's trainer for next-token prediction."""
 
 
@@ -54,11 +54,8 @@ def fit(
     rows = [{"input_ids": ids, "labels": labels} for ids, labels in examples]
     trainer = LanguageModelTrainer(
         model=model,
-        args=arguments(
-            TRLConfig,
-            config,
-            seed=seed,
-            precision=precision,
+        args=TRLConfig(
+            **arguments(config, seed=seed, precision=precision),
             max_length=None,
             dataset_kwargs={
                 "skip_prepare_dataset": True
@@ -66,10 +63,10 @@ def fit(
         ),
         train_dataset=Dataset.from_list(rows).select(order),
         processing_class=tokenizer,
-        peft_config=config.lora and peft_config(config.lora, "CAUSAL_LM"),
+        peft_config=peft_config(config.lora, "CAUSAL_LM") if config.lora else None,
     )
     metrics = train(trainer, precision, on_step)
-    save_model(merge(trainer.model), tokenizer, out)
+    save_model(merge(model_of(trainer)), tokenizer, out)
     return metrics
 
 

@@ -3,8 +3,9 @@
 import math
 import tempfile
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import TypedDict
 
+from torch import nn
 from transformers import (
     PrinterCallback,
     Trainer,
@@ -19,8 +20,6 @@ from rlhf.training.step import OnStep, StepMetrics
 from schemas.config.supervised import OptimiserConfig
 from schemas.errors import TrainingDiverged
 
-Arguments = TypeVar("Arguments", bound=TrainingArguments)
-
 _NOT_METRICS = {"epoch", "num_tokens", "num_input_tokens_seen", "step"}
 
 
@@ -31,12 +30,35 @@ class WithoutTelemetry:
         """Send nothing."""
 
 
-def arguments(
-    kind: type[Arguments], optimiser: OptimiserConfig, *, seed: int, precision: Precision, **method: object
-) -> Arguments:
-    """Translate the optimiser section into the arguments of one TRL trainer."""
+class SharedArguments(TypedDict):
+    """The arguments that every trainer gets; each adds those of its own method."""
+
+    output_dir: str
+    max_steps: int
+    per_device_train_batch_size: int
+    gradient_accumulation_steps: int
+    train_sampling_strategy: str
+    learning_rate: float
+    lr_scheduler_type: str
+    warmup_steps: float
+    weight_decay: float
+    max_grad_norm: float
+    bf16: bool
+    activation_checkpointing: bool
+    use_cpu: bool
+    dataloader_pin_memory: bool
+    seed: int
+    logging_steps: float
+    logging_nan_inf_filter: bool
+    save_strategy: str
+    report_to: str
+    disable_tqdm: bool
+
+
+def arguments(optimiser: OptimiserConfig, *, seed: int, precision: Precision) -> SharedArguments:
+    """Translate the optimiser section into the arguments that all trainers share."""
     micro = optimiser.micro_batch_size or optimiser.batch_size
-    return kind(
+    return SharedArguments(
         output_dir=tempfile.gettempdir(),  # must exist, and nothing is written to it
         max_steps=optimiser.steps,
         per_device_train_batch_size=micro,
@@ -59,7 +81,6 @@ def arguments(
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        **method,
     )
 
 
@@ -71,9 +92,15 @@ def train(trainer: Trainer, precision: Precision, on_step: OnStep) -> dict[str, 
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(reporter)
     trainer.train()
-    trainer.model.eval()
+    model_of(trainer).eval()
     last = reporter.history[-math.ceil(len(reporter.history) / 10) :]
     return {name: sum(step[name] for step in last) / len(last) for name in last[0]}
+
+
+def model_of(trainer: Trainer) -> nn.Module:
+    """Return the model that a trainer trains, adapters and all."""
+    assert trainer.model is not None, "every trainer here is given one"
+    return trainer.model
 
 
 class _Reporter(TrainerCallback):

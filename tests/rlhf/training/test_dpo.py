@@ -62,11 +62,8 @@ def test_the_reference_is_the_model_that_was_passed(tiny_policy, tokenizer, pref
             )
             for pair in pairs
         ]
-    args = arguments(
-        TRLConfig,
-        DPOConfig(steps=1, batch_size=4),
-        seed=0,
-        precision=fp32,
+    args = TRLConfig(
+        **arguments(DPOConfig(steps=1, batch_size=4), seed=0, precision=fp32),
         max_length=None,
         precompute_ref_log_probs=True,
     )

@@ -39,7 +39,7 @@ def test_sharing_changes_neither_loss_nor_gradient(tiny_policy, tokenizer, fp32)
         (RewardTrainer, DataCollatorForPreference(pad_token_id=0)),
     ):
         model = RewardModel.from_policy(tiny_policy, seed=1).model
-        args = arguments(TRLConfig, config, seed=0, precision=fp32, center_rewards_coefficient=0.1)
+        args = TRLConfig(**arguments(config, seed=0, precision=fp32), center_rewards_coefficient=0.1)
         trainer = kind(
             model=model, args=args, train_dataset=Dataset.from_list(ROWS), processing_class=tokenizer
         )
@@ -129,7 +129,7 @@ def test_equal_scores_cost_ln_2_and_teach_nothing(tiny_policy, tokenizer, fp32):
     model = RewardModel.from_policy(tiny_policy, seed=1).model
     trainer = PairTrainer(
         model=model,
-        args=arguments(TRLConfig, RewardConfig(steps=1, batch_size=3), seed=0, precision=fp32),
+        args=TRLConfig(**arguments(RewardConfig(steps=1, batch_size=3), seed=0, precision=fp32)),
         train_dataset=Dataset.from_list(equal),
         data_collator=DistinctCollator(pad_id=0),
         processing_class=tokenizer,

@@ -75,7 +75,7 @@ def test_the_loss_is_the_mean_over_response_tokens_whatever_the_micro_batches(
         config = OptimiserConfig(learning_rate=1e-9, steps=1, batch_size=2, micro_batch_size=micro)
         trainer = LanguageModelTrainer(
             model=model,
-            args=arguments(TRLConfig, config, seed=0, precision=fp32, max_length=None),
+            args=TRLConfig(**arguments(config, seed=0, precision=fp32), max_length=None),
             train_dataset=Dataset.from_list([{"input_ids": ids, "labels": labels} for ids, labels in rows]),
             processing_class=tokenizer,
         )
@@ -84,7 +84,7 @@ def test_the_loss_is_the_mean_over_response_tokens_whatever_the_micro_batches(
 
 
 def test_every_trap_of_the_trainers_arguments_is_closed(fp32):
-    args = arguments(TRLConfig, _config(), seed=7, precision=fp32)
+    args = TRLConfig(**arguments(_config(), seed=7, precision=fp32))
     assert not args.bf16
     assert not args.activation_checkpointing
     assert not args.gradient_checkpointing  # the old name, which TRL reads
@@ -98,7 +98,7 @@ def test_every_trap_of_the_trainers_arguments_is_closed(fp32):
 def test_checkpointing_is_asked_for_by_the_name_that_nobody_warns_of(fp32, wanted):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        args = arguments(TRLConfig, _config(gradient_checkpointing=wanted), seed=0, precision=fp32)
+        args = TRLConfig(**arguments(_config(gradient_checkpointing=wanted), seed=0, precision=fp32))
     assert (args.activation_checkpointing, args.gradient_checkpointing) == (wanted, wanted)
 
 
