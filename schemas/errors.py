@@ -6,10 +6,12 @@ RLHFError                   exit 1: the work failed (infrastructure, training)
 ├── TrackingUnreachable     the MLflow server does not answer
 ├── StoreUnreachable        the object store does not answer or refuses
 ├── PromotionConflict       the alias moved while a promotion was under way
+├── FeedbackUnreachable     the feedback database does not answer
 ├── TrainingDiverged        a loss or a weight is no longer finite
 └── UserError               exit 2: the input is wrong; running again will not help
     ├── ConfigError         an unknown key, a wrong type, values that contradict each other
     ├── DataRejected        a file that cannot be used
+    ├── AnswerRefused           a ranking, or a change to a batch, that cannot be taken
     ├── ModelNotUsable      a model or tokenizer that lacks what a stage needs
     └── NotFound            a recipe, file, run, version or alias that does not exist
 
@@ -43,6 +45,10 @@ class PromotionConflict(RLHFError, RuntimeError):
     """An alias moved while a promotion was under way."""
 
 
+class FeedbackUnreachable(RLHFError, ConnectionError):
+    """The feedback database does not answer."""
+
+
 class TrainingDiverged(RLHFError, ArithmeticError):
     """A loss or a weight is no longer finite."""
 
@@ -59,6 +65,10 @@ class ConfigError(UserError, ValueError):
 
 class DataRejected(UserError, ValueError):
     """A data file that cannot be used."""
+
+
+class AnswerRefused(UserError, ValueError):
+    """A ranking, or a change to a batch, that cannot be taken."""
 
 
 class ModelNotUsable(UserError, ValueError):

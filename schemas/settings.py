@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -24,7 +24,7 @@ def _absolute_sqlite(uri: str) -> str:
 
 
 class Settings(BaseSettings):
-    """RLHF_HOME, RLHF_STORE and MLFLOW_TRACKING_URI; nothing is created here."""
+    """RLHF_HOME, RLHF_STORE, RLHF_FEEDBACK_URL, MLFLOW_TRACKING_URI; nothing is created here."""
 
     model_config = SettingsConfigDict(
         env_prefix="RLHF_", env_ignore_empty=True, frozen=True, extra="ignore", use_attribute_docstrings=True,
@@ -42,6 +42,13 @@ class Settings(BaseSettings):
         validation_alias="MLFLOW_TRACKING_URI",
     )
     """MLflow's tracking server or database."""
+
+    feedback_url: Annotated[str, AfterValidator(_absolute_sqlite)] = Field(
+        default_factory=lambda data: f"sqlite:///{data['home'] / 'feedback.db'}"
+    )
+    """Database of rankings and raters: SQLite, or PostgreSQL for a team."""
+    label_secret: SecretStr | None = None
+    """Signs the sessions of the labelling page; needed where it listens beyond this machine."""
 
     @property
     def mlflow_artifacts(self) -> Path:

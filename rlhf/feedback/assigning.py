@@ -1,0 +1,127 @@
+"""Give each rater the next items: every item to as many raters as its batch wants, none twice to the same."""
+
+import random
+from collections.abc import Sequence
+
+from sqlalchemy import Select, func, insert, select, update
+from sqlalchemy.orm import Session
+
+from rlhf.feedback.database import Feedback, now
+from rlhf.feedback.schema import Annotator, Assignment, Batch, Item
+
+LEASE_SECONDS = 1800.0
+"""After this, an item that was served and not answered may go to somebody else as well."""
+
+Served = Sequence[tuple[Assignment, Item]]
+
+
+def assign(feedback: Feedback, batch_id: int, annotator_id: int, limit: int = 1) -> Served:
+    """Return up to `limit` items for a rater: first those that wait for their answer, then new ones."""
+    with feedback.write() as session:
+        return assign_in(session, batch_id, annotator_id, limit)
+
+
+def assign_in(session: Session, batch_id: int, annotator_id: int, limit: int = 1) -> Served:
+    """Do the same inside the caller's transaction."""
+    waiting = _waiting(session, batch_id, annotator_id, limit)
+    if len(waiting) >= limit:
+        return waiting
+    # On PostgreSQL the lock on the batch makes raters take turns; SQLite has one writer anyway.
+    batch = session.execute(select(Batch).where(Batch.id == batch_id).with_for_update()).scalar_one()
+    excluded = session.get_one(Annotator, annotator_id).excluded_at is not None
+    if batch.closed_at is not None or excluded:
+        return waiting
+    chosen = _choose(session, batch, annotator_id, limit - len(waiting))
+    if not chosen and not waiting and _expire(session, batch):
+        chosen = _choose(session, batch, annotator_id, limit)
+    if chosen:
+        _take(session, batch, annotator_id, chosen)
+    return _waiting(session, batch_id, annotator_id, limit)
+
+
+def _waiting(session: Session, batch_id: int, annotator_id: int, limit: int) -> Served:
+    wanted = (
+        select(Assignment, Item)
+        .join(Item, Assignment.item_id == Item.id)
+        .where(
+            Assignment.annotator_id == annotator_id,
+            Assignment.state.in_(("open", "expired")),
+            Item.batch_id == batch_id,
+        )
+        .order_by(Assignment.id)
+        .limit(limit)
+    )
+    return [(assignment, item) for assignment, item in session.execute(wanted)]
+
+
+def _choose(session: Session, batch: Batch, annotator_id: int, limit: int) -> list[int]:
+    """Return ids of items that this rater has not seen; every so many of them is a gold question."""
+    unseen = _unseen(batch, annotator_id)
+    # The least taken come first, so that a batch that is closed early has an answer to most of its items.
+    ordinary = unseen.where(Item.gold.is_(None), Item.taken < batch.overlap).order_by(
+        Item.taken, Item.position
+    )
+    ids = list(session.scalars(ordinary.limit(limit)))
+    if not batch.gold_every:
+        return ids
+    golden = list(session.scalars(unseen.where(Item.gold.is_not(None)).order_by(Item.position).limit(limit)))
+    held = (
+        select(func.count())
+        .select_from(Assignment)
+        .join(Item, Assignment.item_id == Item.id)
+        .where(Assignment.annotator_id == annotator_id, Item.batch_id == batch.id)
+    )
+    place = session.scalar(held) or 0
+    chosen: list[int] = []
+    while ids and len(chosen) < limit:
+        # Raters start their count at different places: they must not tell each other which one is known.
+        due = (place + len(chosen) + annotator_id) % batch.gold_every == 0
+        chosen.append(golden.pop(0) if due and golden else ids.pop(0))
+    return chosen
+
+
+def _unseen(batch: Batch, annotator_id: int) -> Select[tuple[int]]:
+    seen = select(Assignment.id).where(Assignment.item_id == Item.id, Assignment.annotator_id == annotator_id)
+    return select(Item.id).where(Item.batch_id == batch.id, ~seen.exists())
+
+
+def _expire(session: Session, batch: Batch) -> bool:
+    """Give on the places of assignments that nobody has answered in time."""
+    late = (
+        select(Assignment.id, Assignment.item_id)
+        .join(Item, Assignment.item_id == Item.id)
+        .where(
+            Item.batch_id == batch.id,
+            Assignment.state == "open",
+            Assignment.assigned_at < now() - LEASE_SECONDS,
+        )
+    )
+    found = session.execute(late).all()
+    for assignment_id, item_id in found:
+        session.execute(update(Assignment).where(Assignment.id == assignment_id).values(state="expired"))
+        session.execute(update(Item).where(Item.id == item_id).values(taken=Item.taken - 1))
+    return bool(found)
+
+
+def _take(session: Session, batch: Batch, annotator_id: int, chosen: list[int]) -> None:
+    sizes = dict(session.execute(select(Item.id, Item.responses).where(Item.id.in_(chosen))).tuples().all())
+    rows = [
+        {
+            "item_id": item_id,
+            "annotator_id": annotator_id,
+            "order": shuffled(len(sizes[item_id]), batch.seed, annotator_id, item_id),
+            "state": "open",
+            "attempt": 0,
+            "assigned_at": now(),
+        }
+        for item_id in chosen
+    ]
+    session.execute(insert(Assignment), rows)
+    session.execute(update(Item).where(Item.id.in_(chosen)).values(taken=Item.taken + 1))
+
+
+def shuffled(size: int, seed: int, annotator_id: int, item_id: int) -> list[int]:
+    """Return the order in which a rater sees the responses of an item: `order[place]` is a response's index."""
+    order = list(range(size))
+    random.Random(f"order {seed} {annotator_id} {item_id}").shuffle(order)
+    return order

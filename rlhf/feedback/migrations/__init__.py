@@ -1,0 +1,1 @@
+"""Alembic's steps from one layout of the feedback database to the next."""

@@ -1,0 +1,1 @@
+"""One step per module; `revision` and `down_revision` chain them."""
