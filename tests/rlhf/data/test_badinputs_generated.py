@@ -182,6 +182,21 @@ def test_a_bad_file_is_refused(case, validated):
     assert report.kept == 0
 
 
+def test_a_bomb_is_known_by_its_ratio_too(validated):
+    report = validated(gzip.compress(b"\n" * 12_000_000), name="a.jsonl.gz")
+    assert (report.verdict, report.findings[0].kind) == (REJECT, "decompressed_too_large")
+
+
+def test_the_limit_on_nesting_holds_where_the_parser_would_not_mind(validated, places):
+    deep = [{**GOOD[0], "extra": []}, {**GOOD[1], "extra": []}]
+    for row, levels in zip(deep, (90, 120), strict=True):
+        for _ in range(levels):
+            row["extra"] = [row["extra"]]
+    report = validated(deep)
+    assert ("nesting_too_deep", 1) in places(report)
+    assert (report.kept, [finding.field for finding in report.findings if finding.row == 1]) == (1, ["extra"])
+
+
 def test_a_ragged_and_a_formula_record_of_a_csv_are_named(validated, places):
     content = csv("what is it?,a thing,no idea", "too,few", "how?,=HYPERLINK(A1),this way", "why?,because,no")
     report = validated(content, name="a.csv")

@@ -141,6 +141,7 @@ def test_the_quarantine_shows_where_and_why_and_no_secret(validated, tmp_path):
     assert (found["file"], found["row"], found["line"]) == ("rows.jsonl", 0, 2)
     assert {"control_char in chosen", "secret in chosen"} <= set(found["all"])
     assert found["sha1"] == hashlib.sha1(raw, usedforsecurity=False).hexdigest()
+    assert found["text"].isprintable()
     assert "jane" not in found["text"]
     assert "AKIA" not in found["text"]
 
