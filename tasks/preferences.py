@@ -1,13 +1,15 @@
 """Stage `preferences`: raters rank the candidates; pairs are derived from the rankings."""
 
 from schemas.config import DataConfig, PreferencesConfig
+from schemas.errors import DataRejected
 from schemas.refs import DatasetRef
 from schemas.reports import PreferencesResult
+from tasks.feedback import answers_digest, feedback_store, people_key
 from tasks.stage import stage
 from tasks.work import StageWork
 
 
-@stage("preferences")
+@stage("preferences", fingerprint=answers_digest)
 def collect_preferences(
     work: StageWork,
     candidates: DatasetRef,
@@ -15,16 +17,42 @@ def collect_preferences(
     data: DataConfig,
     config: PreferencesConfig,
 ) -> PreferencesResult:
-    """Collect rankings of the candidates from the simulated raters, or take the pairs that the recipe's files give."""
-    from rlhf.feedback import rankings, simulated
+    """Take the rankings that people gave, have simulated raters give them, or take the pairs of the recipe's files."""
+    from rlhf.feedback import batches, collected, rankings
 
     if config.source == "files":
         assert given is not None, "the schema refuses preferences.source=files without files"
         return PreferencesResult(preferences=given, metrics={"pairs": given.rows})
-    ranked = simulated.rank(work.read(candidates), config, world_seed=work.run.seed, seed=work.run.seed)
+    key = _simulate(work, candidates, config) if config.source == "raters" else people_key(candidates)
+    batch = batches.find(feedback_store(), key)
+    ranked = collected.rankings(feedback_store(), batch.id)
     pairs = rankings.pairs(ranked)
+    if not pairs.height:
+        raise DataRejected(
+            f"Batch {batch.name} has {ranked.height} rankings, from which no pair follows; a reward model needs some. Let people rank, and run again."
+        )
     return PreferencesResult(
         rankings=work.publish_table(ranked, "rankings"),
         preferences=work.publish_table(pairs, "preferences"),
         metrics=rankings.describe(ranked, pairs),
     )
+
+
+def _simulate(work: StageWork, candidates: DatasetRef, config: PreferencesConfig) -> str:
+    """Have the simulated raters rank the candidates, and return the key of their batch."""
+    from rlhf.feedback import batches, simulated
+
+    key = f"simulated-{work.folder.name}" + (f"-{work.run.run_id}" if work.run.fresh else "")
+    frame, seed = work.read(candidates), work.run.seed
+    plan = batches.Plan(
+        name=f"{work.run.name}-simulated",
+        simulated=True,
+        overlap=config.overlap,
+        quota=config.quota,
+        gold_every=config.gold_every,
+        seed=seed,
+    )
+    gold = simulated.gold_questions(seed, config.gold_questions, len(frame["responses"][0]), seed)
+    batch = batches.publish(feedback_store(), key, frame, plan, gold)
+    simulated.answer(feedback_store(), batch, config, world_seed=seed, seed=seed)
+    return key

@@ -16,6 +16,10 @@ FLAGS = ("helpful", "wrong", "too verbose", "offensive", "unsafe", "nonsense")
 SKIP_REASONS = ("cannot judge", "all the same", "prompt is broken", "upsetting content", "other")
 
 
+# The session need not look through what it has loaded for rows that an update has changed.
+_PLAIN = {"synchronize_session": False}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """Ranks (or a reason for giving none) to one assignment, in the order of the item's responses."""
@@ -104,7 +108,9 @@ def _settle(session: Session, answer: Answer, batch: Batch) -> bool:
     )
     state = "skipped" if answer.ranks is None else "ranked"
     # The condition and the change are one statement: of two tabs that submit at once, one finds nothing to change.
-    done = session.execute(settling.values(state=state, attempt=Assignment.attempt + 1))
+    done = session.execute(
+        settling.values(state=state, attempt=Assignment.attempt + 1), execution_options=_PLAIN
+    )
     if not done.rowcount:  # type: ignore[attr-defined]
         return False
     if batch.closed_at is not None:

@@ -1,6 +1,7 @@
 """Give each rater the next items: every item to as many raters as its batch wants, none twice to the same."""
 
 import random
+import zlib
 from collections.abc import Sequence
 
 from sqlalchemy import Select, func, insert, select, update
@@ -28,14 +29,14 @@ def assign_in(session: Session, batch_id: int, annotator_id: int, limit: int = 1
         return waiting
     # On PostgreSQL the lock on the batch makes raters take turns; SQLite has one writer anyway.
     batch = session.execute(select(Batch).where(Batch.id == batch_id).with_for_update()).scalar_one()
-    excluded = session.get_one(Annotator, annotator_id).excluded_at is not None
-    if batch.closed_at is not None or excluded:
+    rater = session.get_one(Annotator, annotator_id)
+    if batch.closed_at is not None or rater.excluded_at is not None:
         return waiting
-    chosen = _choose(session, batch, annotator_id, limit - len(waiting))
+    chosen = _choose(session, batch, rater, limit - len(waiting))
     if not chosen and not waiting and _expire(session, batch):
-        chosen = _choose(session, batch, annotator_id, limit)
+        chosen = _choose(session, batch, rater, limit)
     if chosen:
-        _take(session, batch, annotator_id, chosen)
+        _take(session, batch, rater, chosen)
     return _waiting(session, batch_id, annotator_id, limit)
 
 
@@ -54,9 +55,9 @@ def _waiting(session: Session, batch_id: int, annotator_id: int, limit: int) -> 
     return [(assignment, item) for assignment, item in session.execute(wanted)]
 
 
-def _choose(session: Session, batch: Batch, annotator_id: int, limit: int) -> list[int]:
+def _choose(session: Session, batch: Batch, rater: Annotator, limit: int) -> list[int]:
     """Return ids of items that this rater has not seen; every so many of them is a gold question."""
-    unseen = _unseen(batch, annotator_id)
+    unseen = _unseen(batch, rater.id)
     # The least taken come first, so that a batch that is closed early has an answer to most of its items.
     ordinary = unseen.where(Item.gold.is_(None), Item.taken < batch.overlap).order_by(
         Item.taken, Item.position
@@ -69,13 +70,13 @@ def _choose(session: Session, batch: Batch, annotator_id: int, limit: int) -> li
         select(func.count())
         .select_from(Assignment)
         .join(Item, Assignment.item_id == Item.id)
-        .where(Assignment.annotator_id == annotator_id, Item.batch_id == batch.id)
+        .where(Assignment.annotator_id == rater.id, Item.batch_id == batch.id)
     )
-    place = session.scalar(held) or 0
+    # Raters start their count at different places: they must not tell each other which one is known.
+    place = (session.scalar(held) or 0) + zlib.crc32(rater.name.encode())
     chosen: list[int] = []
     while ids and len(chosen) < limit:
-        # Raters start their count at different places: they must not tell each other which one is known.
-        due = (place + len(chosen) + annotator_id) % batch.gold_every == 0
+        due = (place + len(chosen)) % batch.gold_every == 0
         chosen.append(golden.pop(0) if due and golden else ids.pop(0))
     return chosen
 
@@ -103,13 +104,14 @@ def _expire(session: Session, batch: Batch) -> bool:
     return bool(found)
 
 
-def _take(session: Session, batch: Batch, annotator_id: int, chosen: list[int]) -> None:
-    sizes = dict(session.execute(select(Item.id, Item.responses).where(Item.id.in_(chosen))).tuples().all())
+def _take(session: Session, batch: Batch, rater: Annotator, chosen: list[int]) -> None:
+    known = session.execute(select(Item.id, Item.position, Item.responses).where(Item.id.in_(chosen)))
+    items = {item_id: (position, len(responses)) for item_id, position, responses in known}
     rows = [
         {
             "item_id": item_id,
-            "annotator_id": annotator_id,
-            "order": shuffled(len(sizes[item_id]), batch.seed, annotator_id, item_id),
+            "annotator_id": rater.id,
+            "order": shuffled(*items[item_id], batch.seed, rater.name),
             "state": "open",
             "attempt": 0,
             "assigned_at": now(),
@@ -120,8 +122,8 @@ def _take(session: Session, batch: Batch, annotator_id: int, chosen: list[int]) 
     session.execute(update(Item).where(Item.id.in_(chosen)).values(taken=Item.taken + 1))
 
 
-def shuffled(size: int, seed: int, annotator_id: int, item_id: int) -> list[int]:
+def shuffled(position: int, size: int, seed: int, rater: str) -> list[int]:
     """Return the order in which a rater sees the responses of an item: `order[place]` is a response's index."""
     order = list(range(size))
-    random.Random(f"order {seed} {annotator_id} {item_id}").shuffle(order)
+    random.Random(f"order {seed} {rater} {position}").shuffle(order)
     return order

@@ -39,8 +39,8 @@ def publish(
     """
     with feedback.write() as session:
         if found := session.scalar(select(Batch).where(Batch.key == key)):
-            if plan.flow_run_id and found.closed_at is None and found.flow_run_id != plan.flow_run_id:
-                found.flow_run_id, found.resumed_at = plan.flow_run_id, None
+            if found.closed_at is None:
+                _follow(session, found, plan)
             return found
         batch = Batch(
             key=key,
@@ -63,6 +63,16 @@ def publish(
         ]
         session.execute(insert(Item), items)
         return batch
+
+
+def _follow(session: Session, batch: Batch, plan: Plan) -> None:
+    """Let an open batch follow a plan that has changed since it was published; its items stay."""
+    batch.guidelines, batch.overlap = plan.guidelines.replace("\0", ""), plan.overlap
+    batch.quota = max(1, round(plan.quota * plan.overlap * size(session, batch.id)))
+    if plan.flow_run_id and batch.flow_run_id != plan.flow_run_id:
+        batch.flow_run_id, batch.resumed_at = plan.flow_run_id, None
+    if batch.answered >= batch.quota:
+        batch.closed_at, batch.closed_by = now(), "quota"
 
 
 def _rows(frame: pl.DataFrame) -> list[dict[str, object]]:

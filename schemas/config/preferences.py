@@ -1,8 +1,8 @@
 """Sections of the two stages between SFT and the reward model: sample, and collect preferences."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from schemas.config.section import Section
 
@@ -20,11 +20,36 @@ class SampleConfig(Section):
 
 
 class PreferencesConfig(Section):
-    """Who ranks the sampled responses."""
+    """Who ranks the sampled responses, and when that is enough."""
 
-    source: Literal["raters", "files"] = "raters"
-    """`raters`: the simulated raters of the helpdesk world; `files`: the pairs that the data section names."""
+    source: Literal["raters", "people", "files"] = "raters"
+    """`raters`: the simulated raters of the helpdesk world; `people`: the run publishes a batch and waits until it is
+    closed (`rlhf label serve`); `files`: the pairs that the data section names."""
     num_raters: int = Field(5, ge=1)
-    """Simulated raters; each prompt is ranked by one of them."""
+    """Simulated raters."""
     noise: float = Field(0.35, ge=0)
-    """Standard deviation of a rater's error, in units of utility."""
+    """Standard deviation of a simulated rater's error, in units of utility."""
+    overlap: int = Field(1, ge=1)
+    """Raters per prompt."""
+    quota: float = Field(1.0, gt=0, le=1)
+    """The batch closes by itself with this share of the wanted rankings."""
+    gold_questions: int = Field(0, ge=0)
+    """Questions with a known answer, mixed in to tell who pays attention; only the helpdesk world has them."""
+    gold_every: int = Field(10, ge=2)
+    """One of so many items that a rater sees is a gold question, where there are some."""
+    guidelines: str = Field(
+        "Which answer would you rather get? Right comes first, then polite, then short.\n"
+        "Rank the best answer first; answers that are equally good share a place.",
+        max_length=20_000,
+    )
+    """What people are asked to judge by; plain text."""
+    timeout_hours: float = Field(24 * 14, gt=0)
+    """A suspended run fails when the batch is not closed by then."""
+
+    @model_validator(mode="after")
+    def _enough_raters(self) -> Self:
+        if self.source == "raters" and self.overlap > self.num_raters:
+            raise ValueError(
+                f"preferences.overlap={self.overlap} asks for more raters than preferences.num_raters={self.num_raters}"
+            )
+        return self

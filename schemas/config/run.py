@@ -72,8 +72,10 @@ class RunConfig(Section):
                 raise ValueError("preferences.source=files but data.preferences names no file")
             if self.preferences.source == "raters":
                 raise ValueError(
-                    "preferences.source=raters needs data.source=helpdesk; use preferences.source=files"
+                    "preferences.source=raters needs data.source=helpdesk; use preferences.source=people or files"
                 )
+            if self.preferences.gold_questions:
+                raise ValueError("preferences.gold_questions needs data.source=helpdesk; leave it at 0")
             if self.evaluate.judge == "utility":
                 raise ValueError(
                     "evaluate.judge=utility needs data.source=helpdesk; use evaluate.judge=reward"
