@@ -12,6 +12,8 @@ As a term of the loss only k2 and k3+ descend KL(policy || reference); the gradi
 In the reward no gradient flows, so k1, being unbiased there, is what the per-token penalty uses.
 """
 
+from collections.abc import Callable, Mapping
+
 from torch import Tensor
 
 
@@ -35,6 +37,15 @@ def k3_plus(logprobs_BT: Tensor, ref_logprobs_BT: Tensor) -> Tensor:
     """Return k3 per token (B, T), whose gradient is that of k2 (straight-through)."""
     gradient_BT = k2(logprobs_BT, ref_logprobs_BT)
     return k3(logprobs_BT, ref_logprobs_BT).detach() + gradient_BT - gradient_BT.detach()
+
+
+ESTIMATORS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "k1": k1,
+    "k2": k2,
+    "k3": k3,
+    "k3+": k3_plus,
+}
+"""By the names that configurations use."""
 
 
 def adapt_coefficient(

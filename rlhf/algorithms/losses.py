@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rlhf.algorithms.kl import ESTIMATORS
 from rlhf.algorithms.masks import masked_sum
 
 
@@ -44,13 +45,24 @@ def policy_loss(
     *,
     clip_range: float,
     num_tokens: int,
+    dual_clip: float | None = None,
+    weights_BT: Tensor | None = None,
 ) -> PolicyLoss:
-    """Return the clipped surrogate, negated (Schulman et al. 2017, eq. 7)."""
+    """Return the clipped surrogate, negated (Schulman et al. 2017, eq. 7).
+
+    `dual_clip` bounds how much a bad token can weigh (Ye et al. 2020, eq. 5): without it the loss of a token of
+    negative advantage grows with its ratio. `weights_BT` is what `importance_weights` gives.
+    """
     # Beyond e^20 the ratio says nothing more and would overflow.
     log_ratio_BT = (logprobs_BT - old_logprobs_BT).masked_fill(~mask_BT, 0.0).clamp(-20.0, 20.0)
     ratio_BT = log_ratio_BT.exp()
     clipped_BT = ratio_BT.clamp(1 - clip_range, 1 + clip_range)
     surrogate_BT = torch.minimum(ratio_BT * advantages_BT, clipped_BT * advantages_BT)
+    if dual_clip is not None:
+        bounded_BT = torch.maximum(surrogate_BT, dual_clip * advantages_BT)
+        surrogate_BT = torch.where(advantages_BT < 0, bounded_BT, surrogate_BT)
+    if weights_BT is not None:
+        surrogate_BT = surrogate_BT * weights_BT
     with torch.no_grad():
         outside_BT = ((ratio_BT - 1).abs() > clip_range) & mask_BT
         kl_BT = log_ratio_BT.expm1() - log_ratio_BT
@@ -61,6 +73,40 @@ def policy_loss(
         kl=masked_sum(kl_BT, mask_BT),
         ratio_deviation=deviation,
     )
+
+
+def importance_weights(
+    logprobs_BT: Tensor, sampler_logprobs_BT: Tensor, mask_BT: Tensor, *, cap: float
+) -> Tensor:
+    """Return min(policy / sampler, cap) (B, T), 0 in the padding: truncated importance sampling.
+
+    It makes up for a sampler whose arithmetic differs from the update's (Yao et al. 2025); the cap bounds the
+    variance, at the price of a bias (Ionides 2008).
+    """
+    log_ratio_BT = (logprobs_BT - sampler_logprobs_BT).masked_fill(~mask_BT, 0.0)
+    return log_ratio_BT.exp().clamp(max=cap).masked_fill(~mask_BT, 0.0)
+
+
+def kl_loss(
+    logprobs_BT: Tensor,
+    old_logprobs_BT: Tensor,
+    ref_logprobs_BT: Tensor,
+    mask_BT: Tensor,
+    *,
+    estimator: str,
+    num_tokens: int,
+) -> Tensor:
+    """Return the mean () of an estimator of KL(policy || reference) over tokens of the policy that sampled.
+
+    Each token is weighed by its ratio, without gradient, so that the expectation stays that under the policy
+    after it has moved away from the one that sampled.
+    """
+    log_ratio_BT = (logprobs_BT.detach() - old_logprobs_BT).masked_fill(~mask_BT, 0.0).clamp(-20.0, 20.0)
+    # A pad id has log-probability -1e38, whose square would turn the gradient into NaN even behind a mask.
+    estimate_BT = ESTIMATORS[estimator](
+        logprobs_BT.masked_fill(~mask_BT, 0.0), ref_logprobs_BT.masked_fill(~mask_BT, 0.0)
+    )
+    return masked_sum(log_ratio_BT.exp() * estimate_BT, mask_BT) / num_tokens
 
 
 def value_loss(

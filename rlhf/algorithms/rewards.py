@@ -8,10 +8,24 @@ from torch import Tensor
 
 
 def shape_scores(
-    scores_B: Tensor, finished_B: Tensor, *, score_clip: float, missing_eos_penalty: float
+    scores_B: Tensor,
+    finished_B: Tensor,
+    lengths_B: Tensor,
+    *,
+    score_clip: float,
+    missing_eos_penalty: float,
+    length_penalty: float = 0.0,
 ) -> Tensor:
-    """Return the scores (B,) clipped to plus and minus `score_clip`, less the penalty where unfinished."""
-    return scores_B.clamp(-score_clip, score_clip) - missing_eos_penalty * (~finished_B).to(scores_B.dtype)
+    """Return the scores (B,) clipped to plus and minus `score_clip`, less what is due for end and length.
+
+    `missing_eos_penalty` is due where no stop id ended the response, `length_penalty` for each of its tokens.
+    """
+    unfinished_B = (~finished_B).to(scores_B.dtype)
+    return (
+        scores_B.clamp(-score_clip, score_clip)
+        - missing_eos_penalty * unfinished_B
+        - length_penalty * lengths_B.to(scores_B.dtype)
+    )
 
 
 def token_rewards(scores_B: Tensor, kl_BT: Tensor, mask_BT: Tensor, *, kl_coef: float) -> Tensor:

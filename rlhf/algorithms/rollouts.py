@@ -24,10 +24,10 @@ class Rollout:
     """Normalised reward-model score, neither clipped nor penalised."""
     old_logprobs_BT: Tensor
     """Of the policy that sampled, computed as the update computes them."""
+    sampler_logprobs_BT: Tensor
+    """Of the same tokens, as the sampler computed them while it drew."""
     ref_logprobs_BT: Tensor
     values_BT: Tensor
     """Critic's value of the state in which each token was chosen."""
     entropy_BT: Tensor
     """Of the policy that sampled, in nats."""
-    sampler_gap: float
-    """Largest difference between the log-probability at sampling time and the recomputed one."""

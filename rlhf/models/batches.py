@@ -1,6 +1,6 @@
 """Prompts and responses side by side: one layout for the policy, the reference and the critic.
 
-Shapes: B responses, T response tokens, L prompt + response tokens, V vocabulary. Prompts are padded on the
+Shapes: B responses, T response tokens, L prompt + response tokens, V vocabulary, D hidden width. Prompts are padded on the
 left and responses on the right, so that all responses begin in one column and logits are computed there only.
 """
 
@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from rlhf.algorithms.logprobs import policy_logits, token_logprobs
 from rlhf.algorithms.masks import length_mask
@@ -66,14 +68,7 @@ def collate(
 
 def response_logits(model: nn.Module, batch: ResponseBatch, *, temperature: float, pad_id: int) -> Tensor:
     """Return the fp32 logits (B, T, V) of the distributions of the batch's response tokens."""
-    output = model(
-        input_ids=batch.inputs_BL,
-        attention_mask=batch.attention_BL,
-        position_ids=batch.positions_BL,
-        use_cache=False,
-        logits_to_keep=batch.responses_BT.shape[1],
-    )
-    return policy_logits(output.logits, temperature=temperature, pad_id=pad_id)
+    return policy_logits(raw_logits(model, batch), temperature=temperature, pad_id=pad_id)
 
 
 def score_tokens(model: nn.Module, batch: ResponseBatch, *, temperature: float, pad_id: int) -> Tensor:
@@ -81,3 +76,25 @@ def score_tokens(model: nn.Module, batch: ResponseBatch, *, temperature: float, 
     return token_logprobs(
         response_logits(model, batch, temperature=temperature, pad_id=pad_id), batch.responses_BT
     )
+
+
+def raw_logits(model: nn.Module, batch: ResponseBatch) -> Tensor:
+    """Return the model's own logits (B, T, V) where responses are, and nowhere else."""
+    output = model(
+        input_ids=batch.inputs_BL,
+        attention_mask=batch.attention_BL,
+        position_ids=batch.positions_BL,
+        use_cache=False,
+        logits_to_keep=batch.responses_BT.shape[1],
+    )
+    logits_BTV: Tensor = output.logits
+    return logits_BTV
+
+
+def logits_and_hidden(model: PreTrainedModel | PeftModel, batch: ResponseBatch) -> tuple[Tensor, Tensor]:
+    """Return the model's own logits (B, T, V) and the hidden states (B, T, D) that they are computed from."""
+    kept: list[Tensor] = []
+    # What enters the output layer is the same thing in every architecture; the names on the way differ.
+    with model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0])):
+        logits_BTV = raw_logits(model, batch)
+    return logits_BTV, kept[0]

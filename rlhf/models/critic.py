@@ -1,4 +1,4 @@
-"""The critic: a copy of the reward model that is trained to foresee the return.
+"""The critic foresees the return: a copy of the reward model, or a head on the policy's own trunk.
 
 Shapes: B responses, T response tokens, D hidden width.
 """
@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from rlhf.models.batches import ResponseBatch
 from rlhf.models.loading import attach_lora
-from rlhf.models.reward import RewardModel
+from rlhf.models.reward import Fp32Linear, RewardModel
 from schemas.config.models import LoraConfig
 
 
@@ -45,3 +45,18 @@ class Critic(nn.Module):
         head = self.model.get_submodule("score")
         raw_BT: Tensor = head(hidden_BLD[:, -batch.responses_BT.shape[1] :]).squeeze(-1)
         return (raw_BT.float() - self.mean) / self.std
+
+
+class ValueHead(nn.Module):
+    """Values read off the policy's own trunk; they begin at 0, the mean of the normalised score."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.score = Fp32Linear(width, 1)
+        nn.init.zeros_(self.score.weight)
+        nn.init.zeros_(self.score.bias)
+
+    def forward(self, hidden_BTD: Tensor) -> Tensor:
+        """Return the value (B, T) of each state, in fp32."""
+        values_BT: Tensor = self.score(hidden_BTD).squeeze(-1)
+        return values_BT

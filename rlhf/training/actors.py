@@ -1,4 +1,7 @@
-"""The four models of RLHF: policy, reference, critic, reward model."""
+"""The four models of RLHF: policy, reference, critic, reward model.
+
+Shapes: B responses, T response tokens, V vocabulary, D hidden width.
+"""
 
 import copy
 from collections.abc import Iterator
@@ -8,11 +11,12 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from rlhf.data.chat import stop_ids
-from rlhf.models.critic import Critic
+from rlhf.models.batches import ResponseBatch, logits_and_hidden, raw_logits
+from rlhf.models.critic import Critic, ValueHead
 from rlhf.models.loading import attach_lora, load_policy
 from rlhf.models.reward import RewardModel
 from schemas.config.models import LoraConfig
@@ -25,12 +29,20 @@ class Actors:
     policy: PreTrainedModel | PeftModel
     frozen_reference: PreTrainedModel | None
     """A copy of the policy as it began; None with LoRA: there it is the policy without its adapters."""
-    critic: Critic
+    critic: Critic | ValueHead
+    """A model of its own, or a head on the policy's trunk."""
     reward_model: RewardModel
     tokenizer: PreTrainedTokenizerFast
     stop: frozenset[int]
     pad_id: int
     device: torch.device
+
+    def logits_and_values(self, batch: ResponseBatch) -> tuple[Tensor, Tensor]:
+        """Return the policy's own logits (B, T, V) and the values (B, T) of the states they belong to."""
+        if isinstance(self.critic, ValueHead):
+            logits_BTV, hidden_BTD = logits_and_hidden(self.policy, batch)
+            return logits_BTV, self.critic(hidden_BTD)
+        return raw_logits(self.policy, batch), self.critic(batch)
 
     @contextmanager
     def reference(self) -> Iterator[nn.Module]:
@@ -43,15 +55,30 @@ class Actors:
                 yield self.policy
 
 
-def load_actors(sft: Path, reward: Path, *, lora: LoraConfig | None, seed: int, device: str) -> Actors:
-    """Load the SFT policy, its frozen reference, the reward model, and the critic that starts from it."""
+def load_actors(
+    sft: Path,
+    reward: Path,
+    *,
+    lora: LoraConfig | None,
+    seed: int,
+    device: str,
+    shared_trunk: bool = False,
+) -> Actors:
+    """Load the SFT policy, its frozen reference, the reward model, and the critic that starts from it.
+
+    With `shared_trunk` the critic is a fresh head on the policy instead.
+    """
     policy, tokenizer = load_policy(sft, device=device)
     stop = stop_ids(policy, tokenizer)
     with torch.random.fork_rng():  # adapters draw their first weights from the global generator
         torch.manual_seed(seed)
         reference = copy.deepcopy(policy).requires_grad_(False) if lora is None else None
         trained = policy if lora is None else attach_lora(policy, lora, "CAUSAL_LM")
-        critic = Critic.from_reward_model(reward, lora=lora, device=device)
+        critic = (
+            ValueHead(policy.get_output_embeddings().in_features).to(device)
+            if shared_trunk
+            else Critic.from_reward_model(reward, lora=lora, device=device)
+        )
     trained.eval()
     reward_model = RewardModel.load(reward, device=device)
     reward_model.model.requires_grad_(False)

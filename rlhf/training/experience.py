@@ -10,8 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from rlhf.algorithms.advantages import explained_variance, gae
-from rlhf.algorithms.kl import k1
-from rlhf.algorithms.masks import masked_mean, whiten
+from rlhf.algorithms.kl import k1, k3
+from rlhf.algorithms.losses import importance_weights
+from rlhf.algorithms.masks import masked_mean, masked_sum, whiten
 from rlhf.algorithms.rewards import shape_scores, token_rewards
 from rlhf.algorithms.rollouts import Rollout
 from rlhf.data.chat import decode_response
@@ -28,27 +29,39 @@ class Experience:
     advantages_BT: Tensor
     """Whitened over the batch."""
     returns_BT: Tensor
+    weights_BT: Tensor | None
+    """Truncated importance weights of policy over sampler, where the configuration asks for them."""
 
 
-def learn_from(rollout: Rollout, config: PPOConfig) -> Experience:
+def learn_from(rollout: Rollout, config: PPOConfig, *, kl_coef: float) -> Experience:
     """Turn scores into rewards, and rewards into whitened advantages and returns."""
-    kl_BT = k1(rollout.old_logprobs_BT, rollout.ref_logprobs_BT).masked_fill(~rollout.mask_BT, 0.0)
+    mask_BT = rollout.mask_BT
+    kl_BT = k1(rollout.old_logprobs_BT, rollout.ref_logprobs_BT).masked_fill(~mask_BT, 0.0)
     scores_B = shape_scores(
         rollout.scores_B,
         rollout.finished_B,
+        mask_BT.sum(dim=1),
         score_clip=config.score_clip,
         missing_eos_penalty=config.missing_eos_penalty,
+        length_penalty=config.length_penalty,
     )
-    rewards_BT = token_rewards(scores_B, kl_BT, rollout.mask_BT, kl_coef=config.kl_coef)
+    penalty = kl_coef if config.kl.place == "reward" else 0.0
+    rewards_BT = token_rewards(scores_B, kl_BT, mask_BT, kl_coef=penalty)
     advantages_BT, returns_BT = gae(
-        rewards_BT, rollout.values_BT, rollout.mask_BT, gamma=config.gamma, lam=config.lam
+        rewards_BT, rollout.values_BT, mask_BT, gamma=config.gamma, lam=config.lam
     )
+    weights_BT = None
+    if config.importance_cap is not None:
+        weights_BT = importance_weights(
+            rollout.old_logprobs_BT, rollout.sampler_logprobs_BT, mask_BT, cap=config.importance_cap
+        )
     return Experience(
         rollout=rollout,
         rewards_BT=rewards_BT,
         kl_BT=kl_BT,
-        advantages_BT=whiten(advantages_BT, rollout.mask_BT),
+        advantages_BT=whiten(advantages_BT, mask_BT),
         returns_BT=returns_BT,
+        weights_BT=weights_BT,
     )
 
 
@@ -57,17 +70,19 @@ def describe(experience: Experience) -> dict[str, float]:
     rollout = experience.rollout
     mask_BT = rollout.mask_BT
     num_responses = len(rollout.responses)
+    kl_k3 = masked_sum(k3(rollout.old_logprobs_BT, rollout.ref_logprobs_BT), mask_BT)
     return {
         "score": rollout.scores_B.mean().item(),
         "score_std": rollout.scores_B.std().item(),
         "kl": experience.kl_BT.sum().item() / num_responses,
+        "kl_k3": kl_k3.item() / num_responses,
         "reward": experience.rewards_BT.sum().item() / num_responses,
         "entropy": masked_mean(rollout.entropy_BT, mask_BT).item(),
         "explained_variance": explained_variance(rollout.values_BT, experience.returns_BT, mask_BT).item(),
         "response_length": int(mask_BT.sum()) / num_responses,
         "eos_rate": rollout.finished_B.float().mean().item(),
         "identical_share": 1.0 - len({tuple(ids) for ids in rollout.responses}) / num_responses,
-        "sampler_gap": rollout.sampler_gap,
+        "sampler_gap": (rollout.old_logprobs_BT - rollout.sampler_logprobs_BT)[mask_BT].abs().max().item(),
     }
 
 

@@ -5,20 +5,22 @@
         score them: reward model, reference, critic                         rollout.collect
         reward per token: -kl_coef * KL, plus the score at the last token   rewards.token_rewards
         advantages by GAE, whitened over the batch                          advantages.gae, masks.whiten
-        several epochs of clipped policy and value losses                   losses.*_loss
+        several epochs of clipped policy and value losses                   objective, losses.*_loss
 
 Deviations from InstructGPT, each on purpose:
  1. No pre-training mix (PPO-ptx): the tether to the SFT policy is the KL penalty alone.
  2. Scores are normalised by the reward model's stored mean and standard deviation over SFT responses, then
     clipped; a response that no stop id ends loses a penalty. KL terms are neither clipped nor clamped.
  3. The critic has the size of the reward model, starts as it, head and normalisation included, and has a
-    learning rate of its own.
+    learning rate of its own. With `shared_trunk` it is a head on the policy, which begins at 0.
  4. Losses are divided by the token count of the whole minibatch: every token weighs the same, and
     micro-batches change nothing.
  5. Several epochs per rollout, cut short once the policy's KL from the one that sampled passes a target.
  6. Dropout is off throughout, the adapters' included.
  7. The pad id is left out of every distribution; sampling and scoring share it and the temperature.
  8. AdamW without weight decay, linear warm-up, then a constant rate; both gradients are clipped by norm.
+ 9. Off unless the recipe asks: KL in the loss or with an adapted coefficient, length penalty, entropy bonus,
+    dual clip, critic warm-up, truncated importance weights for a sampler of other arithmetic.
 
 Shapes: B responses, T response tokens.
 """
@@ -29,18 +31,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
-import torch
-from torch import nn
 
-from rlhf.algorithms.losses import policy_loss, value_loss
-from rlhf.models.batches import score_tokens
+from rlhf.algorithms.kl import adapt_coefficient
 from rlhf.models.loading import merge, save_model
-from rlhf.models.precision import Precision, apply, autocast
+from rlhf.models.precision import Precision, apply
 from rlhf.training.actors import Actors, load_actors
-from rlhf.training.checkpoint import Trained, load_checkpoint, save_checkpoint
+from rlhf.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from rlhf.training.experience import Experience, describe, learn_from, table
-from rlhf.training.rollout import Minibatch, collect, micro_batch, prompt_rows
+from rlhf.training.objective import Tally, accumulate_gradients
+from rlhf.training.rollout import Minibatch, collect, prompt_rows
 from rlhf.training.step import OnStep, StepMetrics
+from rlhf.training.trained import Trained
 from schemas.config import PPOConfig
 from schemas.errors import DataRejected, TrainingDiverged
 
@@ -69,41 +70,36 @@ def fit(
 ) -> PPOFit:
     """Align the SFT policy with the reward model and save it, adapters merged, to `out`.
 
-    With `checkpoints`, the state after each iteration is kept there; the same call then goes on where it was
-    stopped, and on a CPU ends with the same bits.
+    With `checkpoints`, the state is kept there; the same call then goes on where it was stopped, tells `on_step`
+    of the finished iterations first, and on a CPU ends with the same bits and the same curve.
     """
     if prompts.is_empty():
         raise DataRejected("The table of prompts is empty; PPO needs at least one prompt to respond to.")
     apply(precision)
-    actors = load_actors(sft, reward, lora=config.lora, seed=seed, device=precision.device)
+    actors = load_actors(
+        sft, reward, lora=config.lora, seed=seed, device=precision.device, shared_trunk=config.shared_trunk
+    )
     trained = {
-        "policy": _trained(actors.policy, config.learning_rate),
-        "critic": _trained(actors.critic, config.critic_learning_rate),
+        "policy": Trained.by_adamw(actors.policy, config.learning_rate),
+        "critic": Trained.by_adamw(actors.critic, config.critic_learning_rate),
     }
     settings = f"{config.model_dump_json()} seed={seed} {precision}"
-    resumed = (
-        load_checkpoint(checkpoints, trained=trained, settings=settings) if checkpoints is not None else None
-    )
-    done, rollouts, metrics = resumed or (0, None, {})
-    for iteration in range(done, config.iterations):
-        sampled, step = _iterate(
-            actors, trained, prompts, config, precision=precision, seed=seed, iteration=iteration
-        )
-        rollouts = sampled if rollouts is None else pl.concat([rollouts, sampled])
-        metrics = step.metrics
+    progress = Progress(kl_coef=config.kl_coef)
+    if checkpoints is not None:
+        progress = load_checkpoint(checkpoints, trained=trained, settings=settings) or progress
+    for step in progress.curve:
         on_step(step)
-        if checkpoints is not None:
-            save_checkpoint(
-                checkpoints,
-                iteration=iteration + 1,
-                trained=trained,
-                rollouts=rollouts,
-                metrics=metrics,
-                settings=settings,
-            )
-    assert rollouts is not None  # there is at least one iteration
+    for iteration in range(len(progress.curve), config.iterations):
+        progress = _iterate(
+            actors, trained, prompts, config, progress, precision=precision, seed=seed, iteration=iteration
+        )
+        on_step(progress.curve[-1])
+        last = iteration + 1 == config.iterations
+        if checkpoints is not None and (last or (iteration + 1) % config.checkpoint_every == 0):
+            save_checkpoint(checkpoints, progress=progress, trained=trained, settings=settings)
+    assert progress.rollouts is not None  # there is at least one iteration
     save_model(merge(actors.policy), actors.tokenizer, out)
-    return PPOFit(rollouts=rollouts, metrics=metrics)
+    return PPOFit(rollouts=progress.rollouts, metrics=progress.curve[-1].metrics)
 
 
 def _iterate(
@@ -111,39 +107,50 @@ def _iterate(
     trained: Mapping[str, Trained],
     prompts: pl.DataFrame,
     config: PPOConfig,
+    progress: Progress,
     *,
     precision: Precision,
     seed: int,
     iteration: int,
-) -> tuple[pl.DataFrame, StepMetrics]:
-    """Sample a rollout and update on it; return its rows of the table `rollouts` and what was measured."""
+) -> Progress:
+    """Sample a rollout, score it and update on it."""
     rows = prompt_rows(prompts.height, iteration=iteration, batch_size=config.batch_size, seed=seed)
     asked = prompts[rows]
     rollout, plan = collect(
         actors, asked["prompt"].to_list(), config, precision=precision, seed=seed, iteration=iteration
     )
-    experience = learn_from(rollout, config)
+    experience = learn_from(rollout, config, kl_coef=progress.kl_coef)
     metrics = describe(experience) | update(
-        actors, trained, experience, plan, config, precision=precision, iteration=iteration
+        actors,
+        trained,
+        experience,
+        plan,
+        config,
+        kl_coef=progress.kl_coef,
+        precision=precision,
+        iteration=iteration,
     )
-    return table(actors.tokenizer, asked, experience, iteration), StepMetrics(
+    kl_coef = progress.kl_coef
+    if config.kl.target is not None:
+        kl_coef = adapt_coefficient(
+            kl_coef,
+            kl=metrics["kl"],
+            target=config.kl.target,
+            horizon=config.kl.horizon,
+            num_responses=config.batch_size,
+        )
+    step = StepMetrics(
         step=iteration + 1,
         total=config.iterations,
-        metrics=metrics,
+        metrics=metrics | {"kl_coef": progress.kl_coef},
         tokens=int(rollout.mask_BT.sum()),
     )
-
-
-@dataclass(slots=True)
-class Tally:
-    """Sums over the micro-batches of one optimizer step."""
-
-    policy_loss: float = 0.0
-    value_loss: float = 0.0
-    clipped: float = 0.0
-    value_clipped: float = 0.0
-    kl: float = 0.0
-    ratio_deviation: float = 0.0
+    sampled = table(actors.tokenizer, asked, experience, iteration)
+    return Progress(
+        kl_coef=kl_coef,
+        curve=(*progress.curve, step),
+        rollouts=sampled if progress.rollouts is None else pl.concat([progress.rollouts, sampled]),
+    )
 
 
 def update(
@@ -153,44 +160,49 @@ def update(
     plan: list[list[Minibatch]],
     config: PPOConfig,
     *,
+    kl_coef: float,
     precision: Precision,
     iteration: int,
 ) -> dict[str, float]:
     """Pass over the rollout as planned, one optimizer step per minibatch, until the KL target is passed."""
+    critic_only = iteration < config.critic_warmup_iterations
     steps: list[dict[str, float]] = []
     for number, minibatch in enumerate(minibatch for epoch in plan for minibatch in epoch):
         num_tokens = int(experience.rollout.mask_BT[[row for rows in minibatch for row in rows]].sum())
         tally = Tally()
+        for part in trained.values():
+            part.forget_gradient()
         for rows in minibatch:
-            _accumulate_gradients(actors, experience, rows, config, precision, num_tokens, tally)
+            accumulate_gradients(
+                actors,
+                experience,
+                rows,
+                config,
+                kl_coef=kl_coef,
+                precision=precision,
+                num_tokens=num_tokens,
+                tally=tally,
+                critic_only=critic_only,
+            )
+        measured = tally.metrics(num_tokens)
         if not math.isfinite(tally.policy_loss + tally.value_loss):
             raise TrainingDiverged(
                 f"PPO iteration {iteration + 1}: policy loss {tally.policy_loss}, value loss "
                 f"{tally.value_loss}; wanted finite numbers. Lower learning_rate and critic_learning_rate, "
                 "or raise kl_coef."
             )
-        approx_kl = tally.kl / num_tokens
-        if config.target_kl is not None and approx_kl > config.target_kl:
-            for part in trained.values():
-                part.optimizer.zero_grad(set_to_none=True)
+        if config.target_kl is not None and measured["approx_kl"] > config.target_kl:
             break
         planned = len(plan) * len(plan[0])
-        warmup = config.warmup_iterations * planned
-        scale = min(1.0, (iteration * planned + number + 1) / warmup) if warmup else 1.0
-        norms = {
-            f"{name}_grad_norm": _step(part, scale, config.max_grad_norm) for name, part in trained.items()
-        }
-        steps.append(
-            {
-                "policy_loss": tally.policy_loss,
-                "value_loss": tally.value_loss,
-                "approx_kl": approx_kl,
-                "clip_fraction": tally.clipped / num_tokens,
-                "value_clip_fraction": tally.value_clipped / num_tokens,
-                "ratio_deviation": tally.ratio_deviation,
-                **norms,
-            }
-        )
+        for name, part in trained.items():
+            # The policy waits until the critic has learnt what to expect; its own warm-up begins then.
+            waits = config.critic_warmup_iterations if name == "policy" else 0
+            if iteration >= waits:
+                scale = _warmth(
+                    (iteration - waits) * planned + number + 1, config.warmup_iterations * planned
+                )
+                measured[f"{name}_grad_norm"] = part.step(scale=scale, max_grad_norm=config.max_grad_norm)
+        steps.append(measured)
     # There is at least one step: the first minibatch's ratio is 1, hence its KL 0.
     metrics = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
     return metrics | {
@@ -200,57 +212,6 @@ def update(
     }
 
 
-def _accumulate_gradients(
-    actors: Actors,
-    experience: Experience,
-    rows: list[int],
-    config: PPOConfig,
-    precision: Precision,
-    num_tokens: int,
-    tally: Tally,
-) -> None:
-    """Add one micro-batch's gradients: sums over its tokens, divided by the whole minibatch's count."""
-    rollout = experience.rollout
-    batch = micro_batch(rollout.prompts, rollout.responses, rows, actors)
-    width = batch.mask_BT.shape[1]
-    with autocast(precision):
-        logprobs_BT = score_tokens(actors.policy, batch, temperature=config.temperature, pad_id=actors.pad_id)
-        values_BT = actors.critic(batch)
-    policy = policy_loss(
-        logprobs_BT,
-        rollout.old_logprobs_BT[rows, :width],
-        experience.advantages_BT[rows, :width],
-        batch.mask_BT,
-        clip_range=config.clip_range,
-        num_tokens=num_tokens,
-    )
-    value = value_loss(
-        values_BT,
-        rollout.values_BT[rows, :width],
-        experience.returns_BT[rows, :width],
-        batch.mask_BT,
-        clip_range=config.value_clip_range,
-        num_tokens=num_tokens,
-    )
-    (policy.loss + config.value_coef * value.loss).backward()
-    tally.policy_loss += policy.loss.item()
-    tally.value_loss += value.loss.item()
-    tally.clipped += policy.clipped.item()
-    tally.value_clipped += value.clipped.item()
-    tally.kl += policy.kl.item()
-    tally.ratio_deviation = max(tally.ratio_deviation, policy.ratio_deviation.item())
-
-
-def _trained(module: nn.Module, learning_rate: float) -> Trained:
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return Trained(module, torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0), learning_rate)
-
-
-def _step(part: Trained, scale: float, max_grad_norm: float) -> float:
-    """Clip, step at the scaled learning rate, forget the gradient, and return its norm before clipping."""
-    group = part.optimizer.param_groups[0]
-    norm = nn.utils.clip_grad_norm_(group["params"], max_grad_norm)
-    group["lr"] = part.learning_rate * scale
-    part.optimizer.step()
-    part.optimizer.zero_grad(set_to_none=True)
-    return norm.item()
+def _warmth(step: int, warmup: int) -> float:
+    """Return the share of the learning rate that a step gets."""
+    return min(1.0, step / warmup) if warmup else 1.0

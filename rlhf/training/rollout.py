@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from rlhf.algorithms.logprobs import entropy, token_logprobs
+from rlhf.algorithms.logprobs import entropy, policy_logits, token_logprobs
 from rlhf.algorithms.masks import length_mask
 from rlhf.algorithms.rollouts import Rollout
 from rlhf.data.chat import encode_prompt
@@ -46,15 +46,30 @@ def prompt_rows(num_prompts: int, *, iteration: int, batch_size: int, seed: int)
 
 
 def minibatches(
-    lengths: Sequence[int], *, minibatch_size: int, micro_batch_size: int | None, generator: torch.Generator
+    lengths: Sequence[int],
+    *,
+    minibatch_size: int,
+    micro_batch_size: int | None,
+    micro_batch_tokens: int | None = None,
+    generator: torch.Generator,
 ) -> list[Minibatch]:
-    """Return a random partition into minibatches, each cut into micro-batches of similar length."""
+    """Return a random partition into minibatches, each cut into micro-batches of similar length.
+
+    `lengths` are those of prompt and response; `micro_batch_tokens` bounds rows times the longest of them.
+    """
     order = torch.randperm(len(lengths), generator=generator).tolist()
-    size = micro_batch_size or minibatch_size
     plan: list[Minibatch] = []
     for start in range(0, len(order), minibatch_size):
         rows = sorted(order[start : start + minibatch_size], key=lambda row: lengths[row])
-        plan.append([rows[first : first + size] for first in range(0, len(rows), size)])
+        micro_batches: Minibatch = [[]]
+        for row in rows:
+            size = len(micro_batches[-1])
+            too_many = micro_batch_size is not None and size == micro_batch_size
+            too_much = micro_batch_tokens is not None and (size + 1) * lengths[row] > micro_batch_tokens
+            if size and (too_many or too_much):
+                micro_batches.append([])
+            micro_batches[-1].append(row)
+        plan.append(micro_batches)
     return plan
 
 
@@ -103,9 +118,10 @@ def collect(
     order = generator_for(seed, "minibatches", iteration)
     plan = [
         minibatches(
-            lengths_B.tolist(),
+            [len(prompt) + len(response) for prompt, response in zip(ids, responses, strict=True)],
             minibatch_size=config.minibatch_size,
             micro_batch_size=config.micro_batch_size,
+            micro_batch_tokens=config.micro_batch_tokens,
             generator=order,
         )
         for _ in range(config.epochs)
@@ -117,6 +133,8 @@ def collect(
         scores_B = actors.reward_model.normalised_scores(
             [prompt + response for prompt, response in zip(ids, responses, strict=True)]
         )
+    sampler_BT = torch.zeros_like(old_BT)
+    sampler_BT[mask_BT] = old_BT.new_tensor([value for completion in drawn for value in completion.logprobs])
     rollout = Rollout(
         prompts=ids,
         responses=responses,
@@ -124,10 +142,10 @@ def collect(
         finished_B=torch.tensor([completion.finished for completion in drawn], device=actors.device),
         scores_B=scores_B.to(actors.device),
         old_logprobs_BT=old_BT,
+        sampler_logprobs_BT=sampler_BT,
         ref_logprobs_BT=ref_BT,
         values_BT=values_BT,
         entropy_BT=entropy_BT,
-        sampler_gap=_gap(old_BT[mask_BT], [value for completion in drawn for value in completion.logprobs]),
     )
     return rollout, plan
 
@@ -157,19 +175,13 @@ def _score(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return log-probabilities of policy and reference, values and entropy, each (B, T)."""
     with autocast(precision):
-        logits_BTV = response_logits(
-            actors.policy, batch, temperature=config.temperature, pad_id=actors.pad_id
-        )
+        raw_BTV, values_BT = actors.logits_and_values(batch)
+        logits_BTV = policy_logits(raw_BTV, temperature=config.temperature, pad_id=actors.pad_id)
         with actors.reference() as reference:
             ref_BTV = response_logits(reference, batch, temperature=config.temperature, pad_id=actors.pad_id)
-        values_BT = actors.critic(batch)
     return (
         token_logprobs(logits_BTV, batch.responses_BT),
         token_logprobs(ref_BTV, batch.responses_BT),
         values_BT,
         entropy(logits_BTV),
     )
-
-
-def _gap(recomputed: Tensor, sampled: list[float]) -> float:
-    return float((recomputed.cpu() - torch.tensor(sampled)).abs().max())

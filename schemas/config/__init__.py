@@ -1,9 +1,10 @@
 """The one configuration tree of a pipeline run: sections, recipe loading, dotted overrides."""
 
-from schemas.config.aligners import AlignerConfig, DPOConfig, PPOConfig
+from schemas.config.aligners import AlignerConfig, DPOConfig
 from schemas.config.data import DataConfig, FilesData, HelpdeskData
 from schemas.config.evaluation import EvaluateConfig, GateConfig
 from schemas.config.models import BaseModelConfig, LoraConfig, ModelShape, PretrainConfig
+from schemas.config.ppo import KLConfig, PPOConfig
 from schemas.config.preferences import PreferencesConfig, SampleConfig
 from schemas.config.run import ComputeConfig, RunConfig
 from schemas.config.section import Section
@@ -19,6 +20,7 @@ __all__ = [
     "FilesData",
     "GateConfig",
     "HelpdeskData",
+    "KLConfig",
     "LoraConfig",
     "ModelShape",
     "OptimiserConfig",

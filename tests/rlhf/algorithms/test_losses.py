@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf.algorithms.losses import policy_loss, value_loss
+from rlhf.algorithms.losses import importance_weights, kl_loss, policy_loss, value_loss
 from rlhf.algorithms.masks import length_mask
 
 ONE = torch.ones(1, 1).bool()
@@ -112,3 +112,56 @@ def test_what_padding_holds_changes_neither_loss():
         value_loss(*group, MASK, clip_range=0.2, num_tokens=23) for group in (tensors, junk)
     )
     assert (clean_value.loss, clean_value.clipped) == (dirty_value.loss, dirty_value.clipped)
+
+
+def test_dual_clip_bounds_a_bad_token_whose_ratio_explodes_and_nothing_else():
+    for ratio, advantage, loss in (
+        (5.0, -2.0, 6.0),  # 5 * 2 would be 10; bounded at 3 * 2
+        (2.0, -2.0, 4.0),  # below the bound
+        (5.0, 2.0, -2.4),  # a good token is clipped as ever
+    ):
+        result = policy_loss(
+            cell(math.log(ratio)),
+            cell(0.0),
+            cell(advantage),
+            ONE,
+            clip_range=0.2,
+            num_tokens=1,
+            dual_clip=3.0,
+        )
+        assert result.loss.item() == pytest.approx(loss, abs=1e-5)
+
+
+def test_importance_weights_are_policy_over_sampler_up_to_the_cap():
+    logprobs, sampler = torch.tensor([[-1.0, -1.0, 7.0]]), torch.tensor([[-1.5, -4.0, 0.0]])
+    mask = torch.tensor([[True, True, False]])
+    weights = importance_weights(logprobs, sampler, mask, cap=2.0)
+    # e^.5 = 1.6487; e^3 = 20 is capped; padding weighs nothing
+    torch.testing.assert_close(weights, torch.tensor([[1.64872, 2.0, 0.0]]), rtol=0, atol=1e-5)
+    plain = policy_loss(cell(0.0), cell(0.0), cell(2.0), ONE, clip_range=0.2, num_tokens=1)
+    weighed = policy_loss(
+        cell(0.0), cell(0.0), cell(2.0), ONE, clip_range=0.2, num_tokens=1, weights_BT=cell(0.5)
+    )
+    assert weighed.loss.item() == pytest.approx(0.5 * plain.loss.item(), abs=1e-7)
+
+
+@pytest.mark.parametrize("estimator", ["k2", "k3+"])
+def test_the_kl_loss_descends_the_reverse_kl_after_the_policy_has_left_its_sampler(estimator: str):
+    old = torch.tensor([0.3, 0.3, 0.2, 0.2], dtype=torch.float64)
+    policy = torch.tensor([0.5, 0.2, 0.2, 0.1], dtype=torch.float64)
+    reference = torch.tensor([0.1, 0.4, 0.3, 0.2], dtype=torch.float64)
+    logits = policy.log().requires_grad_()
+    everything = torch.ones(1, 1).bool()
+
+    def estimate(token: int) -> Tensor:
+        logprobs = logits.log_softmax(0)[token].view(1, 1)
+        old_logprobs, ref_logprobs = (part.log()[token].view(1, 1) for part in (old, reference))
+        return kl_loss(logprobs, old_logprobs, ref_logprobs, everything, estimator=estimator, num_tokens=1)
+
+    # Exact expectation over tokens of the policy that sampled.
+    expected = sum(old[token] * estimate(token) for token in range(4))
+    assert isinstance(expected, Tensor)
+    (found,) = torch.autograd.grad(expected, logits)
+    logprobs = logits.log_softmax(0)
+    (wanted,) = torch.autograd.grad((logprobs.exp() * (logprobs - reference.log())).sum(), logits)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)

@@ -30,7 +30,11 @@ def test_what_padding_holds_changes_no_reward():
 
 def test_a_huge_score_is_clipped_and_kl_terms_are_not():
     scores = shape_scores(
-        torch.tensor([1000.0, -1000.0, 1.0]), torch.ones(3).bool(), score_clip=5.0, missing_eos_penalty=1.0
+        torch.tensor([1000.0, -1000.0, 1.0]),
+        torch.ones(3).bool(),
+        LENGTHS,
+        score_clip=5.0,
+        missing_eos_penalty=1.0,
     )
     assert scores.tolist() == [5.0, -5.0, 1.0]
     kl = torch.full((3, 5), 1000.0)
@@ -39,5 +43,15 @@ def test_a_huge_score_is_clipped_and_kl_terms_are_not():
 
 def test_only_unfinished_responses_are_penalised_after_clipping():
     finished = torch.tensor([True, False])
-    scores = shape_scores(torch.tensor([9.0, 9.0]), finished, score_clip=5.0, missing_eos_penalty=2.0)
+    scores = shape_scores(
+        torch.tensor([9.0, 9.0]), finished, torch.tensor([4, 4]), score_clip=5.0, missing_eos_penalty=2.0
+    )
     assert scores.tolist() == [5.0, 3.0]
+
+
+def test_the_length_penalty_is_due_for_each_token_after_clipping():
+    scores = shape_scores(
+        torch.tensor([9.0, 1.0]), torch.ones(2).bool(), torch.tensor([10, 4]), score_clip=5.0,
+        missing_eos_penalty=1.0, length_penalty=0.25,
+    )  # fmt: skip
+    assert scores.tolist() == [2.5, 0.0]  # 5 - 10 / 4, 1 - 4 / 4

@@ -15,10 +15,10 @@ def test_scores_become_rewards_and_rewards_become_advantages_by_the_definitions(
     rollout = Rollout(
         prompts=[[2], [2]], responses=[[5, 6, 1], [5, 6]], mask_BT=mask, finished_B=torch.tensor([True, False]),
         scores_B=torch.tensor([7.0, 0.5]), old_logprobs_BT=old, ref_logprobs_BT=ref, values_BT=values,
-        entropy_BT=torch.zeros(2, 3), sampler_gap=0.0,
+        entropy_BT=torch.zeros(2, 3), sampler_logprobs_BT=old,
     )  # fmt: skip
-    config = PPOConfig(kl_coef=0.1, gamma=0.9, lam=0.5, score_clip=5.0, missing_eos_penalty=2.0)
-    found = learn_from(rollout, config)
+    config = PPOConfig(gamma=0.9, lam=0.5, score_clip=5.0, missing_eos_penalty=2.0)
+    found = learn_from(rollout, config, kl_coef=0.1)
     # kl is old - ref; 7 is clipped to 5, and the unfinished 0.5 loses 2.
     kl = torch.tensor([[0.5, -1.0, 0.0], [0.5, -1.0, 0.0]])
     rewards = torch.tensor([[-0.05, 0.1, 5.0], [-0.05, 0.1 - 1.5, 0.0]])

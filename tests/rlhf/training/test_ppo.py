@@ -16,11 +16,12 @@ from rlhf.models.precision import Precision
 from rlhf.models.sampling import response_logprobs
 from rlhf.training import ppo
 from rlhf.training.actors import Actors, load_actors
-from rlhf.training.checkpoint import Trained
 from rlhf.training.experience import learn_from
+from rlhf.training.objective import Tally, accumulate_gradients
 from rlhf.training.rollout import collect, micro_batch
 from rlhf.training.step import StepMetrics
-from schemas.config import LoraConfig, PPOConfig
+from rlhf.training.trained import Trained
+from schemas.config import KLConfig, LoraConfig, PPOConfig
 from schemas.errors import ConfigError, DataRejected
 
 FP32 = Precision(threads=1, dtype="fp32")
@@ -99,7 +100,7 @@ def test_the_reward_is_the_score_while_the_policy_is_the_reference(folders: tupl
         config.model_copy(update={"batch_size": 10, "minibatch_size": 5}),
         precision=FP32, seed=0, iteration=0,
     )  # fmt: skip
-    experience = learn_from(rollout, config)
+    experience = learn_from(rollout, config, kl_coef=config.kl_coef)
     torch.testing.assert_close(experience.rewards_BT.sum(1), rollout.scores_B, rtol=0, atol=1e-6)
     # The reward model read exactly the sampled ids after exactly the encoded prompt.
     for row in range(10):
@@ -115,14 +116,23 @@ def test_gradients_do_not_depend_on_the_micro_batches(folders: tuple[Path, Path]
     prompts = PROMPTS["prompt"].to_list()
     rollout, _ = collect(actors, [*prompts, *prompts[:3]], config, precision=FP32, seed=0, iteration=0)
     assert len({len(ids) for ids in rollout.responses}) > 1
-    experience = learn_from(rollout, config)
+    experience = learn_from(rollout, config, kl_coef=config.kl_coef)
     num_tokens = int(rollout.mask_BT.sum())
 
     def gradients(size: int) -> list[Tensor]:
-        tally = ppo.Tally()
+        tally = Tally()
         for start in range(0, 8, size):
             rows = list(range(start, start + size))
-            ppo._accumulate_gradients(actors, experience, rows, config, FP32, num_tokens, tally)
+            accumulate_gradients(
+                actors,
+                experience,
+                rows,
+                config,
+                kl_coef=0.1,
+                precision=FP32,
+                num_tokens=num_tokens,
+                tally=tally,
+            )
         found = []
         for part in (actors.policy, actors.critic):
             for parameter in part.parameters():
@@ -144,14 +154,14 @@ def test_an_update_makes_good_tokens_likelier_and_the_critic_more_right(
     actors = actors_of(folders, lora)
     config = SMALL.model_copy(update={"lora": lora, "warmup_iterations": 0, "target_kl": None})
     trained = {
-        "policy": ppo._trained(actors.policy, 1e-3),
-        "critic": ppo._trained(actors.critic, 1e-3),
+        "policy": Trained.by_adamw(actors.policy, 1e-3),
+        "critic": Trained.by_adamw(actors.critic, 1e-3),
     }
     prompts = PROMPTS["prompt"].to_list()
     rollout, plan = collect(actors, [*prompts, *prompts[:3]], config, precision=FP32, seed=0, iteration=0)
-    experience = learn_from(rollout, config)
+    experience = learn_from(rollout, config, kl_coef=config.kl_coef)
     mask = rollout.mask_BT
-    ppo.update(actors, trained, experience, plan, config, precision=FP32, iteration=0)
+    ppo.update(actors, trained, experience, plan, config, kl_coef=0.1, precision=FP32, iteration=0)
     batch = micro_batch(rollout.prompts, rollout.responses, list(range(8)), actors)
     with torch.no_grad():
         logprobs = score_tokens(actors.policy, batch, temperature=1.0, pad_id=0)
@@ -174,15 +184,24 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
         run(folders, tmp_path / "halves", config, checkpoints=tmp_path / "state", stop_after=1)
     (tmp_path / "state" / "partial-2").mkdir()  # as a kill in the midst of writing leaves it
     resumed, rest = run(folders, tmp_path / "halves", config, checkpoints=tmp_path / "state")
-    assert [step.step for step in rest] == [2, 3]
-    assert rest == curve[1:]
+    assert rest == curve  # told again from the start, so that no listener misses a step or hears one twice
     assert resumed.rollouts.equals(whole.rollouts)
     expected = weights(tmp_path / "whole")
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(tmp_path / "halves").items())
     assert [path.name for path in (tmp_path / "state").iterdir()] == ["iteration-000003"]
     # A finished run has nothing left to do, and still knows its last metrics.
-    again, nothing = run(folders, tmp_path / "again", config, checkpoints=tmp_path / "state")
-    assert (nothing, again.metrics) == ([], whole.metrics)
+    again, told = run(folders, tmp_path / "again", config, checkpoints=tmp_path / "state")
+    assert (told, again.metrics) == (curve, whole.metrics)
+
+
+def test_an_adapted_coefficient_survives_a_restart(folders: tuple[Path, Path], tmp_path: Path):
+    config = SMALL.model_copy(update={"kl": KLConfig(target=5.0, horizon=16), "epochs": 1})
+    _, curve = run(folders, tmp_path / "whole", config)
+    with pytest.raises(KeyboardInterrupt):
+        run(folders, tmp_path / "out", config, checkpoints=tmp_path / "state", stop_after=2)
+    _, again = run(folders, tmp_path / "out", config, checkpoints=tmp_path / "state")
+    assert again == curve
+    assert len({step.metrics["kl_coef"] for step in again}) == 3
 
 
 def test_a_checkpoint_of_other_settings_is_refused(folders: tuple[Path, Path], tmp_path: Path):
@@ -252,8 +271,9 @@ def test_the_gradient_that_reaches_the_optimizer_is_clipped_and_the_rate_scaled(
     layer.weight.grad = torch.tensor([[3e4, 4e4]])
     seen: list[Tensor] = []
     part.optimizer.register_step_pre_hook(lambda *_: seen.extend(p.grad.clone() for p in layer.parameters()))
-    assert ppo._step(part, scale=0.5, max_grad_norm=1.0) == pytest.approx(5e4)
+    assert part.step(scale=0.5, max_grad_norm=1.0) == pytest.approx(5e4)
     torch.testing.assert_close(seen[0], torch.tensor([[0.6, 0.8]]), rtol=0, atol=1e-4)
+    part.forget_gradient()
     assert layer.weight.grad is None
     assert part.optimizer.param_groups[0]["lr"] == 0.005
 
