@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 import polars as pl
-import pyarrow.parquet as pq
 
 from rlhf.data.batches import masked
 from rlhf.data.canonical import PLACE
@@ -17,33 +16,24 @@ from rlhf.data.records import Found
 from schemas.reports import Finding, ValidationReport
 from schemas.tables import SCHEMA_VERSION, polars_schema
 
+_ROW_GROUP = 8_192
 SHOWN_PER_KIND = 1_000
 """Findings of one kind in a report; the quarantine file has all."""
 
 
 def write_table(path: Path, ledger: Ledger) -> int:
-    """Write the rows that are kept, batch by batch, and return their number."""
-    columns = list(polars_schema(ledger.kind))
-    rows, start = 0, 0
-    writer: pq.ParquetWriter | None = None
-    keep = ledger.index.select("_at", *(["weight"] if "weight" in ledger.index.columns else []))
-    for staged, height in ledger.staged:
-        part = keep.filter(pl.col("_at").is_between(start, start + height - 1))
-        table = pl.read_ipc(staged)[(part["_at"] - start).to_list()]
-        if "weight" in part.columns:
-            table = table.with_columns(part["weight"])
-        table = table.drop(list(PLACE)).select(columns)
-        arrow = table.to_arrow()
-        if writer is None:
-            writer = pq.ParquetWriter(
-                path, arrow.schema, compression="zstd", compression_level=1, write_statistics=False
-            )
-        if table.height:
-            writer.write_table(arrow)
-        rows, start = rows + table.height, start + height
-    if writer is not None:
-        writer.close()
-    return rows
+    """Write the rows that are kept as a stream, and return their number."""
+    weight = ["weight"] if "weight" in ledger.index.columns else []
+    keep = ledger.index.lazy().select("_at", *weight)
+    staged = pl.scan_ipc([part for part, _ in ledger.staged], row_index_name="_at").drop(weight)
+    kept = staged.join(keep, on="_at", how="inner", maintain_order="left").select(
+        list(polars_schema(ledger.kind))
+    )
+    # Row groups of one size: the bytes depend on neither batches nor threads.
+    kept.sink_parquet(
+        path, compression="zstd", compression_level=1, statistics=False, row_group_size=_ROW_GROUP
+    )
+    return ledger.index.height
 
 
 def write_quarantine(path: Path, ledger: Ledger) -> None:

@@ -174,8 +174,8 @@ def test_the_size_of_the_batches_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("rlhf.data.validation._BATCH", 7)
     parts = validate_file(str(source), kind="preferences", out=tmp_path / "parts")
     assert whole == parts
-    one, two = (pl.read_parquet(tmp_path / name / "preferences.parquet") for name in ("whole", "parts"))
-    assert one.equals(two)
+    one, two = ((tmp_path / name / "preferences.parquet").read_bytes() for name in ("whole", "parts"))
+    assert one == two
     assert (tmp_path / "whole" / "quarantine.jsonl").read_text() == (
         tmp_path / "parts" / "quarantine.jsonl"
     ).read_text()
