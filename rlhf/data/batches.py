@@ -15,7 +15,7 @@ from rlhf.data.canonical import PLACE, index_of, ratings_of, repaired_table, tab
 from rlhf.data.detection import Plan
 from rlhf.data.layouts_pairs import Canonical
 from rlhf.data.parsing import Parser, read_row
-from rlhf.data.records import SHOWN, Found, Limits, Raw, Row
+from rlhf.data.records import SHOWN, Found, Limits, Records, Row
 from rlhf.data.rules import REPAIRS, apply_text_rules, repaired
 from schemas.config.rules import Rule
 from schemas.tables import TABLES, Kind
@@ -44,7 +44,7 @@ class Batch(NamedTuple):
     checks: Checks
     first: int
     """Number of the first record among all that were read."""
-    records: list[Raw]
+    records: Records
     staged: Path | None
     """Where the table goes; None: nowhere."""
     starts_file: bool

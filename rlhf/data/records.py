@@ -1,8 +1,9 @@
 """What readers hand to the layouts: one record per row, with everything that is wrong with it so far."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
 import orjson
@@ -59,6 +60,24 @@ class Raw(NamedTuple):
     """What the reader could not get over."""
     digest: str = ""
     """sha1 of the whole record, where `data` is only its beginning."""
+
+
+class Records(list[Raw]):
+    """Records on their way to another process: plain ones travel as one block, in a third of the time."""
+
+    def __reduce__(self) -> "tuple[Callable[..., Records], tuple[object, ...]]":
+        """Return how to make the list again."""
+        if any(raw.value is not None or raw.defect or raw.digest for raw in self):
+            return Records, (list(self),)
+        sizes = [len(raw.data) for raw in self]
+        return _unpacked, ([raw.line for raw in self], sizes, b"".join(raw.data for raw in self))
+
+
+def _unpacked(lines: list[int | None], sizes: list[int], block: bytes) -> Records:
+    ends = list(accumulate(sizes))
+    return Records(
+        Raw(line, block[end - size : end]) for line, size, end in zip(lines, sizes, ends, strict=True)
+    )
 
 
 @dataclass(slots=True)

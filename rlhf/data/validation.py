@@ -15,7 +15,7 @@ from rlhf.data.output import report_of, write_manifest, write_quarantine, write_
 from rlhf.data.parallel import cores, in_order
 from rlhf.data.parsing import Parser, read_row
 from rlhf.data.readers import open_source
-from rlhf.data.records import Found, Limits, Raw, Refused, refuse
+from rlhf.data.records import Found, Limits, Raw, Records, Refused, refuse
 from schemas.config.data import DataChecks
 from schemas.errors import ConfigError, NotFound
 from schemas.reports import ValidationReport
@@ -177,16 +177,16 @@ def _read_file(
         ledger.warned.add(note.kind)
 
 
-def _batches(records: Iterator[Raw]) -> Iterator[tuple[int, list[Raw]]]:
+def _batches(records: Iterator[Raw]) -> Iterator[tuple[int, Records]]:
     """Yield (number of the first record, records), a few megabytes at a time."""
     first, size = 0, 0
-    batch: list[Raw] = []
+    batch = Records()
     for record in records:
         batch.append(record)
         size += len(record.data)
         if len(batch) == _BATCH or size > _BATCH_BYTES:
             yield first, batch
-            first, size, batch = first + len(batch), 0, []
+            first, size, batch = first + len(batch), 0, Records()
     if batch:
         yield first, batch
 

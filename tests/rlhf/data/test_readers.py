@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import json
+import pickle
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +14,7 @@ from datasets import Dataset
 
 from rlhf.data.readers import open_source
 from rlhf.data.readers_json import json_records, jsonl_records
-from rlhf.data.records import Limits, Refused
+from rlhf.data.records import Found, Limits, Raw, Records, Refused
 
 ROWS = [
     {"prompt": f"Is {i} prime?", "chosen": f"Yes, {i} is.", "rejected": f"No, {i} is not."} for i in (2, 3, 5)
@@ -124,3 +125,18 @@ def test_plain_text_becomes_documents_of_whole_paragraphs(validated):
     )
     # 1,301 characters each: four of them pass 4,000.
     assert report.rows == 3
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        Records(),
+        Records([Raw(1, b"a\nb"), Raw(None, b""), Raw(7, b"c")]),
+        Records([Raw(1, b"a"), Raw(2, b"b", None, Found("row_too_large", "x"), "00")]),
+        Records([Raw(None, b"", {"a": [1]})]),
+    ],
+)
+def test_records_arrive_in_another_process_as_they_left(records):
+    arrived = pickle.loads(pickle.dumps(records))  # noqa: S301 - our own
+    assert arrived == records
+    assert type(arrived) is Records
