@@ -24,7 +24,7 @@ from schemas.refs import Ref
 from schemas.reports import StageEntry, StageRecord, StageResult
 from tasks.code_digest import code_digest
 from tasks.progress import StageEvent, emit
-from tasks.work import StageWork, artifact_store, connect_tracking, write_headline
+from tasks.work import StageWork, artifact_store, connect_tracking, release_memory, write_headline
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -118,6 +118,7 @@ class Stage(Generic[P, R]):
         store.write(_entry_key(run, self.name), _dump(entry))
         shutil.rmtree(work.folder, ignore_errors=True)
         shutil.rmtree(work.checkpoints, ignore_errors=True)
+        release_memory()
         write_headline(run, entry)
         emit(
             StageEvent(

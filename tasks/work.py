@@ -1,5 +1,7 @@
 """What a stage body works with: refs in, tables and models out, metrics on the way."""
 
+import ctypes
+import gc
 import logging
 import math
 import platform
@@ -170,6 +172,13 @@ class StageWork:
         """End the stage's MLflow run."""
         if self._tracked:
             self._tracked.finish(status)
+
+
+def release_memory() -> None:
+    """Give back what a stage leaves behind: trainers hold themselves in cycles, and glibc keeps what is freed."""
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # absent outside glibc
+        trim(0)
 
 
 @cache
