@@ -24,7 +24,14 @@ from schemas.refs import Ref
 from schemas.reports import StageEntry, StageRecord, StageResult
 from tasks.code_digest import code_digest
 from tasks.progress import StageEvent, emit
-from tasks.work import StageWork, artifact_store, connect_tracking, release_memory, write_headline
+from tasks.work import (
+    StageWork,
+    artifact_store,
+    log_inputs,
+    release_memory,
+    start_stage_run,
+    write_headline,
+)
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -143,14 +150,9 @@ class Stage(Generic[P, R]):
     def _replay(self, run: PipelineRun, entry: StageEntry, inputs: dict[str, Any]) -> None:
         """Show re-used work in the new MLflow run, with its metrics and where it came from."""
         origin = entry.record.reused_from or entry.record.run_id
-        tracked = connect_tracking(run.name).start_run(
-            self.name, parent=run.run_id, tags={"stage": self.name, "reused_from": origin}
-        )
-        with tracked:
-            tracked.log_params(_flat(inputs))
+        with start_stage_run(run, self.name, reused_from=origin) as tracked:
+            log_inputs(tracked, _flat(inputs), _refs(inputs))
             tracked.log_points(entry.points)
-            for name, ref in _refs(inputs).items():
-                tracked.log_dataset(ref, name)
         record = entry.record.model_copy(
             update={
                 "status": "reused",

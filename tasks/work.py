@@ -125,14 +125,8 @@ class StageWork:
 
     def track(self, params: Mapping[str, str], inputs: Mapping[str, Ref]) -> None:
         """Open the stage's MLflow run with its parameters and inputs."""
-        self._tracked = connect_tracking(self.run.name).start_run(
-            self.stage,
-            parent=self.run.run_id,
-            tags={"stage": self.stage, "seed": str(self.run.seed), **code_tags(), **_prefect_tags()},
-        )
-        self.tracked.log_params(params)
-        for name, ref in inputs.items():
-            self.tracked.log_dataset(ref, name)
+        self._tracked = start_stage_run(self.run, self.stage)
+        log_inputs(self._tracked, params, inputs)
 
     def on_step(self, step: "StepMetrics") -> None:
         """Log one step of training under the stage's name, and show it."""
@@ -179,6 +173,22 @@ def release_memory() -> None:
     gc.collect()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # absent outside glibc
         trim(0)
+
+
+def start_stage_run(run: PipelineRun, stage: str, **origin: str) -> TrackedRun:
+    """Open a stage's MLflow run, tagged with what it belongs to and, if it computes nothing, with its origin."""
+    return connect_tracking(run.name).start_run(
+        stage,
+        parent=run.run_id,
+        tags={"stage": stage, "seed": str(run.seed), **code_tags(), **_prefect_tags(), **origin},
+    )
+
+
+def log_inputs(tracked: TrackedRun, params: Mapping[str, str], inputs: Mapping[str, Ref]) -> None:
+    """Log what a stage was given: its configuration as parameters, its refs as data sets."""
+    tracked.log_params(params)
+    for name, ref in inputs.items():
+        tracked.log_dataset(ref, name)
 
 
 @cache

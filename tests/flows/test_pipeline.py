@@ -97,6 +97,12 @@ def test_the_same_command_again_reuses_every_stage_and_shows_it_in_the_new_run(h
     assert reward["again"].data.tags["reused_from"] == reward["first"].info.run_id
     assert reward["again"].data.tags["mlflow.parentRunId"] == again["run_id"]
     assert reward["again"].data.metrics == reward["first"].data.metrics
+    assert reward["again"].data.params == reward["first"].data.params
+    for tag in ("stage", "seed", "code_revision", "python"):
+        assert reward["again"].data.tags[tag] == reward["first"].data.tags[tag]
+    parents = {name: client.get_run(run.data.tags["mlflow.parentRunId"]) for name, run in reward.items()}
+    for name, run in reward.items():
+        assert run.data.tags["prefect.flow_run_id"] == parents[name].data.tags["prefect.flow_run_id"]
     steps = [len(client.get_metric_history(run.info.run_id, "reward/loss")) for run in reward.values()]
     assert steps == [10, 10]
 
