@@ -17,7 +17,7 @@ MESSAGE = pl.Struct({"role": pl.String, "content": pl.String})
 MESSAGES = pl.List(MESSAGE)
 """A conversation: list<struct<role, content>>, oldest turn first."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Changes when a table's columns or their meaning do."""
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -91,8 +91,9 @@ class _Prompted(_Table):
     prompt_id: pl.String = pa.Field(str_length={"min_value": 1})
     prompt: pl.List = pa.Field(dtype_kwargs=_CONVERSATION)
 
-    @pa.check("prompt", name="ends_with_the_user", ignore_na=False)
-    def _prompt_asks(cls, data: PolarsData) -> pl.LazyFrame:
+    # pandera forgets the `name` of an inherited check once the first of the heirs has been used; not a function's.
+    @pa.check("prompt", ignore_na=False)
+    def ends_with_the_user(cls, data: PolarsData) -> pl.LazyFrame:
         return _asks(data)
 
 
@@ -195,13 +196,19 @@ class Feedback(_Prompted):
 
 
 class Samples(_Prompted):
-    """One policy's responses with tokens, score (normalised reward) and KL from the reference (nats, summed)."""
+    """One policy's responses with tokens, score (normalised reward) and KL from the reference (nats, summed).
+
+    `gold` (hidden utility), `right` and `rude` are what the judge saw; null where no world knows the truth.
+    """
 
     response: pl.String
     tokens: pl.Int64 = pa.Field(ge=0)
     finished: pl.Boolean
     score: pl.Float64
     kl: pl.Float64
+    gold: pl.Float64 = pa.Field(nullable=True)
+    right: pl.Boolean = pa.Field(nullable=True)
+    rude: pl.Boolean = pa.Field(nullable=True)
 
 
 class Rollouts(_Table):

@@ -31,11 +31,12 @@ def evaluate_policy(
         work.fetch(reward),
         work.read(held_out).head(config.num_prompts),
         config,
+        world=world,
         seed=work.run.seed,
         precision=work.precision,
     )
     found = evaluation.evaluate(
-        name, samples, work.read(baseline) if baseline else None, config, world=world, seed=work.run.seed
+        name, samples, work.read(baseline) if baseline else None, config, seed=work.run.seed
     )
     work.tracked.log_table(
         {column: samples[column].to_list() for column in ("prompt_id", "response", "tokens", "score", "kl")},

@@ -32,7 +32,6 @@ from tasks.stage import stage
 from tasks.work import StageWork, artifact_store, connect_tracking
 
 if TYPE_CHECKING:
-    from rlhf.data.helpdesk.world import World
     from rlhf.report.content import Answer, PairedResponses, ReportContent
 
 SHOWN_RESPONSES = 24
@@ -98,7 +97,7 @@ def read_content(run_id: str) -> "ReportContent":
         sft=sft.evaluation,
         evaluations={name: result.evaluation for name, result in judged.items()},
         curves={name: result.curve for name, result in judged.items() if result.curve},
-        responses=_responses({"sft": sft, **judged}, config),
+        responses=_responses({"sft": sft, **judged}),
         gate=result_of(found, "gate", GateDecision) or GateDecision(rules={}),
         promotion=result_of(found, "register", Promotion) or Promotion(verdict="refused"),
         run_id=run_id,
@@ -155,20 +154,18 @@ def _validation(validated: ValidatedData, config: RunConfig) -> tuple[Validation
     )
 
 
-def _responses(results: dict[str, EvaluationResult], config: RunConfig) -> "tuple[PairedResponses, ...]":
+def _responses(results: dict[str, EvaluationResult]) -> "tuple[PairedResponses, ...]":
     """Return the SFT policy's first prompts with every policy's response to the same prompt."""
-    from rlhf.data.helpdesk.world import World
     from rlhf.report.content import PairedResponses, Turn
 
     store = artifact_store()
-    world = World(config.seed) if config.data.source == "helpdesk" else None
     tables = {name: pl.read_parquet(store.fetch(result.samples)) for name, result in results.items()}
     prompts = tables["sft"].head(SHOWN_RESPONSES).select("prompt_id", "prompt")
     wanted = prompts["prompt_id"].implode()
     said = {
         name: {
             row["prompt_id"]: row
-            for row in _judged(table.filter(pl.col("prompt_id").is_in(wanted)), world).iter_rows(named=True)
+            for row in table.filter(pl.col("prompt_id").is_in(wanted)).iter_rows(named=True)
         }
         for name, table in tables.items()
     }
@@ -181,21 +178,12 @@ def _responses(results: dict[str, EvaluationResult], config: RunConfig) -> "tupl
     )
 
 
-def _judged(samples: pl.DataFrame, world: "World | None") -> pl.DataFrame:
-    from rlhf.evaluation.judges import with_gold
-
-    try:
-        return with_gold(samples, world)
-    except NotFound:
-        # The page of an old run is written again, and the world has been rewritten since: its gold is lost.
-        return with_gold(samples, None)
-
-
 def _answer(policy: str, row: dict[str, Any]) -> "Answer":
     from rlhf.report.content import Answer
 
     known = ("score", "gold", "right", "rude", "finished")
-    return Answer(policy=policy, text=row["response"], **{name: row[name] for name in known})
+    # The samples of an old run may lack what the judge saw; judged again, by another world, it would be another.
+    return Answer(policy=policy, text=row["response"], **{name: row.get(name) for name in known})
 
 
 def _columns(responses: "tuple[PairedResponses, ...]") -> dict[str, list[str | float | None]]:

@@ -25,10 +25,11 @@ def respond(
     prompts: pl.DataFrame,
     config: EvaluateConfig,
     *,
+    world: World | None,
     seed: int,
     precision: Precision,
 ) -> pl.DataFrame:
-    """Sample one response per held-out prompt (table `samples`); the same seed picks the same prompts.
+    """Sample and judge one response per held-out prompt (table `samples`); the same seed picks the same prompts.
 
     `kl` is the k1 estimate of one response: the sum over its tokens of policy minus reference log-probability
     at the sampling temperature, in nats. `score` reads the very ids that were sampled, never re-encoded text.
@@ -71,13 +72,14 @@ def respond(
             if policy == reference
             else [ours - theirs for ours, theirs in zip(totals(policy), totals(reference), strict=True)]
         )
-    return chosen.select("prompt_id", "prompt").with_columns(
+    samples = chosen.select("prompt_id", "prompt").with_columns(
         pl.Series("response", [decode_response(tokenizer, ids) for ids in response_ids], dtype=pl.String),
         pl.Series("tokens", [len(ids) for ids in response_ids], dtype=pl.Int64),
         pl.Series("finished", [completion.finished for completion in completions], dtype=pl.Boolean),
         pl.Series("score", scores.tolist(), dtype=pl.Float64),
         pl.Series("kl", kls, dtype=pl.Float64),
     )
+    return with_gold(samples, world)
 
 
 def evaluate(
@@ -86,50 +88,49 @@ def evaluate(
     baseline: pl.DataFrame | None,
     config: EvaluateConfig,
     *,
-    world: World | None,
     seed: int,
 ) -> PolicyEvaluation:
     """Summarise a policy's samples and how often the judge prefers them, by prompt, to the baseline's."""
-    if config.judge == "utility" and world is None:
+    known = samples["gold"].null_count() == 0
+    if config.judge == "utility" and not known:
         raise ConfigError(
             "evaluate.judge=utility, but this data has no hidden utility; set evaluate.judge=reward"
         )
-    judged = with_gold(samples, world)
-    win_rate = None if baseline is None else _win_rate(judged, with_gold(baseline, world), config, seed)
+    win_rate = None if baseline is None else _win_rate(samples, baseline, config, seed)
 
     def mean(column: str) -> Interval:
         return bootstrap_mean(
-            judged[column].to_numpy(),
+            samples[column].to_numpy(),
             confidence=config.confidence,
             samples=config.bootstrap_samples,
             seed=seed,
         )
 
     def share(column: str) -> Interval:
-        return wilson(int(judged[column].sum()), judged.height, config.confidence)
+        return wilson(int(samples[column].sum()), samples.height, config.confidence)
 
     return PolicyEvaluation(
         name=name,
         win_rate=win_rate and win_rate.value,
         win_rate_low=win_rate and win_rate.low,
         win_rate_high=win_rate and win_rate.high,
-        kl=_mean(judged, "kl"),
+        kl=_mean(samples, "kl"),
         score=mean("score"),
-        gold=mean("gold") if world is not None else None,
-        right=share("right") if world is not None else None,
-        rude=share("rude") if world is not None else None,
-        length=_mean(judged, "tokens"),
-        eos_rate=_mean(judged, "finished"),
-        num_prompts=judged.height,
+        gold=mean("gold") if known else None,
+        right=share("right") if known else None,
+        rude=share("rude") if known else None,
+        length=_mean(samples, "tokens"),
+        eos_rate=_mean(samples, "finished"),
+        num_prompts=samples.height,
     )
 
 
-def _win_rate(judged: pl.DataFrame, baseline: pl.DataFrame, config: EvaluateConfig, seed: int) -> Interval:
+def _win_rate(samples: pl.DataFrame, baseline: pl.DataFrame, config: EvaluateConfig, seed: int) -> Interval:
     verdict = "gold" if config.judge == "utility" else "score"
-    pairs = judged.join(baseline, on="prompt_id", validate="1:1", suffix="_baseline")
-    if not pairs.height == judged.height == baseline.height:
+    pairs = samples.join(baseline, on="prompt_id", validate="1:1", suffix="_baseline")
+    if not pairs.height == samples.height == baseline.height:
         raise DataRejected(
-            f"{judged.height} samples and {baseline.height} of the baseline share {pairs.height} prompts; "
+            f"{samples.height} samples and {baseline.height} of the baseline share {pairs.height} prompts; "
             "wanted the same prompts on both sides: sample both with the same seed and evaluate section"
         )
     ours, theirs = pairs[verdict].to_numpy(), pairs[f"{verdict}_baseline"].to_numpy()

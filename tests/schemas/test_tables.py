@@ -76,3 +76,9 @@ def test_ranks_fit_their_responses():
 @pytest.mark.parametrize("kind", TABLES)
 def test_an_empty_table_of_each_kind_is_one(kind):
     assert TABLES[kind].validate(pl.DataFrame(schema=polars_schema(kind)), lazy=True).height == 0
+
+
+def test_an_inherited_check_has_its_name_in_every_table():
+    for kind in ("demonstrations", "prompts", "candidates", "rankings", "preferences", "feedback", "samples"):
+        checks = TABLES[kind].to_schema().columns["prompt"].checks
+        assert "ends_with_the_user" in [check.name for check in checks], kind

@@ -62,7 +62,7 @@ def test_a_curve_holds_what_was_logged_step_by_step_and_not_the_final_number():
 def evaluated(tmp_path: Path) -> Callable[..., EvaluationResult]:
     """Return a function that publishes samples, given as (prompt id, response), as a policy's evaluation."""
 
-    def publish(name: str, said: list[tuple[str, str]]) -> EvaluationResult:
+    def publish(name: str, said: list[tuple[str, str]], **seen: object) -> EvaluationResult:
         turns = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Yes?"}]
         frame = pl.DataFrame(
             {
@@ -72,7 +72,7 @@ def evaluated(tmp_path: Path) -> Callable[..., EvaluationResult]:
                 "score": [0.5] * len(said),
                 "finished": [True] * len(said),
             }
-        )
+        ).with_columns(**{column: pl.lit(value) for column, value in seen.items()})
         path = tmp_path / f"{name}.parquet"
         frame.write_parquet(path)
         uri, digest = artifact_store().publish(path)
@@ -86,25 +86,31 @@ def evaluated(tmp_path: Path) -> Callable[..., EvaluationResult]:
     return publish
 
 
-def test_a_run_whose_world_is_no_longer_written_keeps_its_page_without_gold(
+def test_the_page_shows_what_the_judge_saw_then_and_judges_nothing_again(
     evaluated: Callable[..., EvaluationResult],
 ):
-    pairs = report._responses({"sft": evaluated("sft", [("a", "sft a")])}, RunConfig())
-    assert [(answer.text, answer.gold) for answer in pairs[0].answers] == [("sft a", None)]
+    # No world knows this question, so that to judge it now would be an error.
+    sft = evaluated("sft", [("a", "sft a")], gold=1.25, right=True, rude=False)
+    answer = report._responses({"sft": sft})[0].answers[0]
+    assert (answer.gold, answer.right, answer.rude) == (1.25, True, False)
+
+
+def test_samples_of_before_the_judge_was_kept_are_shown_without_it(
+    evaluated: Callable[..., EvaluationResult],
+):
+    answer = report._responses({"sft": evaluated("sft", [("a", "sft a")])})[0].answers[0]
+    assert (answer.text, answer.gold, answer.right, answer.rude) == ("sft a", None, None, None)
 
 
 def test_responses_stand_beside_those_to_the_same_prompt_whatever_their_order(
     evaluated: Callable[..., EvaluationResult],
 ):
-    config = RunConfig.model_construct(
-        data=load_config("helpdesk").data.model_construct(source="files"), seed=0
-    )
     results = {
         "sft": evaluated("sft", [("a", "sft a"), ("b", "sft b")]),
         "ppo": evaluated("ppo", [("b", "ppo b"), ("c", "ppo c"), ("a", "ppo a")]),
         "dpo": evaluated("dpo", [("b", "dpo b")]),
     }
-    pairs = report._responses(results, config)
+    pairs = report._responses(results)
     assert [pair.prompt[-1].text for pair in pairs] == ["Question a", "Question b"]
     assert [turn.role for turn in pairs[0].prompt] == ["user", "assistant", "user"]
     assert [[answer.text for answer in pair.answers] for pair in pairs] == [

@@ -16,7 +16,9 @@ from transformers import (
 
 from rlhf.data.chat import encode_prompt, stop_ids
 from rlhf.data.helpdesk.probes import counterfactual_pairs
+from rlhf.data.helpdesk.utility import judge
 from rlhf.data.helpdesk.world import World
+from rlhf.evaluation.judges import with_gold
 from rlhf.evaluation.policy import annotate_curve, evaluate, respond
 from rlhf.evaluation.probes import probe_reward
 from rlhf.models.loading import CHATML, load_policy
@@ -24,6 +26,7 @@ from rlhf.models.precision import Precision
 from rlhf.models.sampling import sample
 from schemas.config import EvaluateConfig
 from schemas.errors import ConfigError, DataRejected
+from schemas.tables import TABLES, polars_schema
 
 REWARD_JUDGE = EvaluateConfig(judge="reward", bootstrap_samples=500)
 PRECISION = Precision(threads=1, dtype="fp32")
@@ -86,7 +89,7 @@ def reward_folder(tmp_path: Path) -> Path:
     return tmp_path / "reward"
 
 
-def samples(scores: list[float], **columns: list[object]) -> pl.DataFrame:
+def samples(scores: list[float], world: World | None = None, **columns: list[object]) -> pl.DataFrame:
     ids = [f"p{i}" for i in range(len(scores))]
     frame = pl.DataFrame(
         {
@@ -99,13 +102,15 @@ def samples(scores: list[float], **columns: list[object]) -> pl.DataFrame:
             "kl": [0.0] * len(ids),
         }
     )
-    return frame.with_columns(**{name: pl.Series(values) for name, values in columns.items()})
+    return with_gold(
+        frame.with_columns(**{name: pl.Series(values) for name, values in columns.items()}), world
+    )
 
 
 def test_win_rate_by_hand_counts_ties_as_half():
     # win, tie, loss, win: (1 + .5 + 0 + 1) / 4
     ours, theirs = samples([1.0, 2.0, 3.0, 4.0]), samples([0.0, 2.0, 5.0, 1.0])
-    found = evaluate("ppo", ours, theirs, REWARD_JUDGE, world=None, seed=0)
+    found = evaluate("ppo", ours, theirs, REWARD_JUDGE, seed=0)
     assert found.win_rate == 0.625
     assert found.win_rate_low is not None
     assert found.win_rate_high is not None
@@ -114,46 +119,46 @@ def test_win_rate_by_hand_counts_ties_as_half():
 
 def test_policies_are_compared_by_prompt_and_not_by_row():
     ours, theirs = samples([1.0, 2.0, 3.0, 4.0]), samples([0.0, 2.0, 5.0, 1.0])
-    straight = evaluate("ppo", ours, theirs, REWARD_JUDGE, world=None, seed=0)
-    turned = evaluate("ppo", ours, theirs.reverse(), REWARD_JUDGE, world=None, seed=0)
+    straight = evaluate("ppo", ours, theirs, REWARD_JUDGE, seed=0)
+    turned = evaluate("ppo", ours, theirs.reverse(), REWARD_JUDGE, seed=0)
     assert turned.win_rate == straight.win_rate == 0.625
 
 
 def test_a_policy_against_itself_wins_half_exactly_and_swapping_sides_mirrors_the_rate():
     ours, theirs = samples([1.0, 2.0, 3.0, 4.0]), samples([0.0, 2.0, 5.0, 1.0])
-    itself = evaluate("sft", ours, ours, REWARD_JUDGE, world=None, seed=0)
+    itself = evaluate("sft", ours, ours, REWARD_JUDGE, seed=0)
     assert (itself.win_rate, itself.win_rate_low, itself.win_rate_high) == (0.5, 0.5, 0.5)
-    assert evaluate("dpo", theirs, ours, REWARD_JUDGE, world=None, seed=0).win_rate == 1 - 0.625
+    assert evaluate("dpo", theirs, ours, REWARD_JUDGE, seed=0).win_rate == 1 - 0.625
 
 
 def test_means_and_counts_by_hand():
     frame = samples([1.0, 3.0], tokens=[2, 5], finished=[True, False], kl=[1.5, 2.5])
-    found = evaluate("ppo", frame, None, REWARD_JUDGE, world=None, seed=0)
+    found = evaluate("ppo", frame, None, REWARD_JUDGE, seed=0)
     assert (found.length, found.eos_rate, found.kl, found.score.value) == (3.5, 0.5, 2.0, 2.0)
     assert (found.win_rate, found.gold, found.right, found.num_prompts) == (None, None, None, 2)
 
 
 def test_other_prompts_on_the_other_side_are_refused():
     with pytest.raises(DataRejected, match="share 2 prompts"):
-        evaluate("ppo", samples([1.0] * 2), samples([1.0] * 3), REWARD_JUDGE, world=None, seed=0)
+        evaluate("ppo", samples([1.0] * 2), samples([1.0] * 3), REWARD_JUDGE, seed=0)
 
 
 def test_the_hidden_utility_cannot_judge_without_a_world():
     with pytest.raises(ConfigError, match=r"evaluate\.judge=reward"):
-        evaluate("ppo", samples([1.0]), None, EvaluateConfig(), world=None, seed=0)
+        evaluate("ppo", samples([1.0]), None, EvaluateConfig(), seed=0)
 
 
 def test_the_hidden_utility_decides_and_not_the_score_when_it_is_the_judge():
     world = World(0)
     pairs = counterfactual_pairs(world, 40, 0)
     prompts = [[{"role": "user", "content": pair.question}] for pair in pairs]
-    better = samples([-9.0] * 40, prompt=prompts, response=[pair.better for pair in pairs])
-    worse = samples([9.0] * 40, prompt=prompts, response=[pair.worse for pair in pairs])
+    better = samples([-9.0] * 40, world, prompt=prompts, response=[pair.better for pair in pairs])
+    worse = samples([9.0] * 40, world, prompt=prompts, response=[pair.worse for pair in pairs])
     config = EvaluateConfig(bootstrap_samples=100)
-    found = evaluate("ppo", better, worse, config, world=world, seed=0)
+    found = evaluate("ppo", better, worse, config, seed=0)
     assert found.win_rate == 1.0
-    assert evaluate("ppo", better, worse, REWARD_JUDGE, world=world, seed=0).win_rate == 0.0
-    rude = evaluate("sft", worse, None, config, world=world, seed=0).rude
+    assert evaluate("ppo", better, worse, REWARD_JUDGE, seed=0).win_rate == 0.0
+    rude = evaluate("sft", worse, None, config, seed=0).rude
     assert rude is not None
     assert found.rude is not None
     # Every fifth pair differs in rudeness.
@@ -178,7 +183,9 @@ def test_responses_carry_the_score_and_kl_of_the_very_ids_that_were_sampled(
     policy, reference = save_policy("policy", seed=1), save_policy("sft", seed=2)
     prompts = samples([0.0] * 12).select("prompt_id", "prompt")
     config = EvaluateConfig(num_prompts=8, max_new_tokens=6, temperature=0.7, batch_size=3)
-    found = respond(policy, reference, reward_folder, prompts, config, seed=4, precision=PRECISION)
+    found = respond(
+        policy, reference, reward_folder, prompts, config, world=None, seed=4, precision=PRECISION
+    )
     assert found.height == 8
     assert found["prompt_id"].n_unique() == 8
 
@@ -215,14 +222,42 @@ def test_responses_carry_the_score_and_kl_of_the_very_ids_that_were_sampled(
 
 
 @pytest.mark.integration
+def test_the_table_keeps_what_the_judge_saw_and_nulls_where_no_world_knows(
+    save_policy: Callable[..., Path], reward_folder: Path
+):
+    policy, world = save_policy("policy", seed=1), World(0)
+    pairs = counterfactual_pairs(world, 8, 0)
+    prompts = samples([0.0] * 8, prompt=[[{"role": "user", "content": pair.question}] for pair in pairs])
+    asked = prompts.select("prompt_id", "prompt")
+    config = EvaluateConfig(num_prompts=8, max_new_tokens=4)
+    for known in (world, None):
+        found = respond(
+            policy, policy, reward_folder, asked, config, world=known, seed=4, precision=PRECISION
+        )
+        table = TABLES["samples"].validate(found, lazy=True)
+        assert table.schema == polars_schema("samples")
+        for prompt, response, *seen in table.select(
+            "prompt", "response", "gold", "right", "rude"
+        ).iter_rows():
+            judged = judge(world, prompt[-1]["content"], response)
+            assert seen == ([judged.utility, judged.right, judged.rude] if known else [None] * 3)
+
+
+def test_no_table_that_training_reads_has_room_for_what_the_judge_saw():
+    assert [kind for kind in TABLES if {"gold", "right", "rude"} & {*polars_schema(kind)}] == ["samples"]
+
+
+@pytest.mark.integration
 def test_every_policy_answers_the_same_prompts_and_the_reference_has_no_kl(
     save_policy: Callable[..., Path], reward_folder: Path
 ):
     policy, reference = save_policy("policy", seed=1), save_policy("sft", seed=2)
     prompts = samples([0.0] * 12).select("prompt_id", "prompt")
     config = EvaluateConfig(num_prompts=8, max_new_tokens=4)
-    ours = respond(policy, reference, reward_folder, prompts, config, seed=4, precision=PRECISION)
-    theirs = respond(reference, reference, reward_folder, prompts, config, seed=4, precision=PRECISION)
+    ours = respond(policy, reference, reward_folder, prompts, config, world=None, seed=4, precision=PRECISION)
+    theirs = respond(
+        reference, reference, reward_folder, prompts, config, world=None, seed=4, precision=PRECISION
+    )
     assert ours["prompt_id"].to_list() == theirs["prompt_id"].to_list()
     assert theirs["kl"].to_list() == [0.0] * 8
     assert ours["kl"].mean() != 0.0
