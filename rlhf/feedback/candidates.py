@@ -31,7 +31,7 @@ def sample(
     from rlhf.models.sampling import sample as sample_responses
     from rlhf.training.step import StepMetrics
 
-    model, tokenizer = load_policy(policy)
+    model, tokenizer = load_policy(policy, device=precision.device)
     generator = torch.Generator().manual_seed(seed)
     rows: dict[str, list[object]] = {"responses": [], "tokens": [], "finished": []}
     chunk = max(1, config.batch_size // config.num_responses)
