@@ -29,11 +29,16 @@ def import_base(work: StageWork, config: BaseModelConfig) -> PolicyResult:
     from rlhf.adapters.object_store import download
     from rlhf.models import loading
 
-    folder: Path | None = Path(config.source)
-    if config.source.startswith("s3://"):
-        folder = download(config.source, work.folder / "download")
-    elif not Path(config.source).is_dir():
-        folder = None  # a hub id
+    def local(source: str) -> Path | None:
+        if source.startswith("s3://"):
+            return download(source, work.folder / "download")
+        return Path(source) if Path(source).is_dir() else None  # a hub id
+
     out = work.folder / "model"
-    loading.import_base(config, folder, out)
+    loading.import_base(
+        config,
+        local(config.source),
+        out,
+        tokenizer_folder=local(config.tokenizer) if config.tokenizer else None,
+    )
     return PolicyResult(model=work.publish_model(out, "policy"))

@@ -6,7 +6,12 @@ from typing import Literal
 import peft
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -28,7 +33,8 @@ CHATML = (
 )
 """The built-in template for tokenizers that have none."""
 
-_HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "*.txt"]
+_TOKENIZER_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]
+_MODEL_FILES = ["*.safetensors", *_TOKENIZER_FILES]
 """Weights in safetensors, configuration and tokenizer: nothing that could run code."""
 
 
@@ -68,23 +74,33 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folde
     tokenizer.save_pretrained(folder)
 
 
-def import_base(config: BaseModelConfig, folder: Path | None, out: Path) -> None:
+def import_base(
+    config: BaseModelConfig, folder: Path | None, out: Path, *, tokenizer_folder: Path | None = None
+) -> None:
     """Check an existing base model, complete its tokenizer as configured, and save it in fp32.
 
-    `folder` holds the files of a local or s3:// source; None means that `config.source` is a hub id.
+    `folder` holds the files of a local or s3:// source; None means that `config.source` is a hub id. So it is with
+    `tokenizer_folder` and `config.tokenizer`, if the recipe names one.
     """
-    source = folder or _download(config)
-    tokenizer = load_tokenizer(source)
+    source = folder or _download("base.source", config.source, config.revision, _MODEL_FILES)
+    if config.tokenizer is None:
+        tokenizer_name, tokenizer_source = config.source, source
+    else:
+        tokenizer_name = config.tokenizer
+        tokenizer_source = tokenizer_folder or _download(
+            "base.tokenizer", config.tokenizer, config.tokenizer_revision, _TOKENIZER_FILES
+        )
+    tokenizer = load_tokenizer(tokenizer_source)
     if config.chat_template is not None:
         tokenizer.chat_template = CHATML if config.chat_template == "chatml" else config.chat_template
     if config.pad_token is not None:
         if config.pad_token not in tokenizer.get_vocab():
             raise ModelNotUsable(
-                f"base.pad_token={config.pad_token!r} is not in the vocabulary of {config.source}; "
+                f"base.pad_token={config.pad_token!r} is not in the vocabulary of {tokenizer_name}; "
                 "name a token that the tokenizer has and never uses in text."
             )
         tokenizer.pad_token = config.pad_token
-    _check_tokenizer(tokenizer, config.source)
+    _check_tokenizer(tokenizer, tokenizer_name)
     model = load_weights(source, "cpu")
     model.config.pad_token_id = tokenizer.pad_token_id
     save_model(model, tokenizer, out)
@@ -177,21 +193,23 @@ def _check_tokenizer(tokenizer: PreTrainedTokenizerFast, source: str) -> None:
         )
 
 
-def _download(config: BaseModelConfig) -> Path:
-    if config.revision is None:
+def _download(key: str, name: str, revision: str | None, files: list[str]) -> Path:
+    """Return the snapshot of what `key` of the recipe names on the hub."""
+    if revision is None:
+        wanted = "base.revision" if key == "base.source" else f"{key}_revision"
         raise ModelNotUsable(
-            f"base.source={config.source} is a hub id without base.revision; "
+            f"{key}={name} is a hub id without {wanted}; "
             "name a commit, tag or branch, so that the run can be repeated."
         )
     try:
-        return Path(snapshot_download(config.source, revision=config.revision, allow_patterns=_HUB_FILES))
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files))
+    except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise NotFound(
-            f"The Hugging Face hub has no {config.source} at revision {config.revision}: {_first_line(error)}"
+            f"The Hugging Face hub has no {name} at revision {revision}: {_first_line(error)}"
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise StoreUnreachable(
-            f"The Hugging Face hub did not give {config.source}: {_first_line(error)}. "
+            f"The Hugging Face hub did not give {name}: {_first_line(error)}. "
             "Check the network, or name a local folder."
         ) from error
 

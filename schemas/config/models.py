@@ -63,7 +63,20 @@ class BaseModelConfig(Section):
     """A local folder, `s3://bucket/prefix`, or a Hugging Face hub id."""
     revision: str | None = None
     """Commit, tag or branch; required for a hub id, so that the run can be repeated."""
+    tokenizer: str | None = None
+    """Where the tokenizer is, if not with the model: like `source`."""
+    tokenizer_revision: str | None = None
+    """Like `revision`, for a tokenizer from the hub."""
     chat_template: str | None = None
     """Jinja template, for a tokenizer that has none; `chatml` names the built-in one."""
     pad_token: str | None = None
     """An existing token to pad with, for a tokenizer that has none; it must not be EOS."""
+
+    @model_validator(mode="after")
+    def _revision_of_something(self) -> Self:
+        if self.tokenizer_revision is not None and self.tokenizer is None:
+            raise ValueError(
+                "tokenizer_revision is set and tokenizer is not; name the tokenizer, or set revision for one that "
+                "comes with the model"
+            )
+        return self

@@ -41,5 +41,5 @@ def test_each_prompt_gets_its_responses_and_each_step_is_told(tiny_policy: Path)
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that is not there")
 def test_the_policy_is_loaded_on_the_device_of_the_stage(tiny_policy: Path):
     elsewhere = Precision(threads=1, dtype="fp32", device="cuda")
-    with pytest.raises((AssertionError, RuntimeError), match="CUDA|NVIDIA"):
+    with pytest.raises((AssertionError, RuntimeError), match=r"CUDA|NVIDIA"):
         sample(tiny_policy, PROMPTS, CONFIG, seed=0, precision=elsewhere, on_step=lambda _: None)
