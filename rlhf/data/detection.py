@@ -147,7 +147,8 @@ def _check_types(layout: Layout, records: list[dict[str, Json]]) -> None:
 
 def _check_manifest(sample: list[Row]) -> None:
     """Refuse a list of files: it is not data, and its paths may lead anywhere."""
-    paths = [row for row in sample if isinstance(_path(row), str) and len(row.value) <= 5]
+    known = {name for names in _ALIASES.values() for name in names}
+    paths = [row for row in sample if isinstance(_path(row), str) and not known & row.value.keys()]
     if len(paths) < len(sample):
         return
     escaping = [
@@ -175,11 +176,9 @@ def read(row: Row, plan: Plan) -> tuple[list[Canonical], list[tuple[str, str]]]:
     layout = plan.reader
     if plan.columns:
         row.value = renamed(row.value, plan.columns)
-    before = len(row.findings)
     draft = Draft(row, plan.domain)
     canonical = layout.read(draft)
     if not canonical and not row.dropped and (other := _fitting(row.value, plan)):
-        del row.findings[before:]
         message = f"the row is in the layout {other!r}, the file in {layout.name!r}"
         row.found("mixed_schema", None, message)
         return [], []
@@ -196,4 +195,7 @@ def _fitting(record: dict[str, Json], plan: Plan) -> str | None:
         same = other.fields.keys() == layout.fields.keys()
         if other.fits(record) and (same if whole else not layout.fields.keys() <= other.fields.keys()):
             return other.name
-    return None
+    if layout.fields.keys() & record.keys():
+        return None
+    elsewhere = (other for kind, layouts in LAYOUTS.items() if kind != plan.kind for other in layouts)
+    return next((other.name for other in elsewhere if other.fits(record)), None)

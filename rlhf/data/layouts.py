@@ -7,6 +7,7 @@ from typing import TypeAlias
 from rlhf.data import layouts_pairs as pairs
 from rlhf.data import layouts_rankings as rankings
 from rlhf.data import layouts_single as single
+from rlhf.data import layouts_trees as trees
 from rlhf.data.labels import SCHEMES
 from rlhf.data.records import Json
 from schemas.tables import Kind
@@ -109,8 +110,8 @@ _RANKINGS = (
         for one, two in (("response1", "response2"), ("output_1", "output_2"))
     ),
     *_labelled(rankings.ranked_two),
-    Layout("OpenAssistant trees", {"message_tree_id": _text, "prompt": _tree}, rankings.tree),
-    Layout("trees of answers", {"prompt": _tree}, rankings.tree),
+    Layout("OpenAssistant trees", {"message_tree_id": _text, "prompt": _tree}, trees.tree),
+    Layout("trees of answers", {"prompt": _tree}, trees.tree),
     Layout(
         "solutions marked right or wrong",
         {"question": _text, "ground_truth": _any, "6b_finetuning": _solution},
@@ -168,7 +169,7 @@ _DEMONSTRATIONS = (
         )
     ),
     Layout("self-instruct tasks", {"instruction": _text, "instances": _turns}, single.instances),
-    Layout("OpenAssistant trees", {"prompt": _tree}, rankings.tree_answers),
+    Layout("OpenAssistant trees", {"prompt": _tree}, trees.tree_answers),
 )  # fmt: skip
 _PROMPTS = (
     Layout("conversational prompts", {"prompt": _turns}, single.prompt_turns("prompt")),
@@ -180,7 +181,7 @@ _PROMPTS = (
         for name in ("prompt", "question", "instruction", "Behavior", "goal", "Question", "text")
     ),
     Layout("HH-RLHF transcripts", {"chosen": _text, "rejected": _text}, single.prompt_transcript),
-    Layout("OpenAssistant trees", {"prompt": _tree}, rankings.tree_prompt),
+    Layout("OpenAssistant trees", {"prompt": _tree}, trees.tree_prompt),
 )
 _JUDGED = (("prompt", "completion"), ("prompt", "response"), ("context", "response"), ("question", "answer"),
            ("instruction", "output"))  # fmt: skip

@@ -77,7 +77,9 @@ def ranked_responses(key: str) -> Read:
             name = "rank" if "rank" in item else "score"
             value = number(draft, item.get(name), f"{key}[{index}].{name}", "ranking_inconsistent")
             order.append(math.nan if value is None else value if name == "rank" else -value)
-        return _ranking(draft, prompt, responses, order)
+        _check_ranks(draft, key, [item.get("rank") for item in items if isinstance(item, dict)])
+        _check_scores(draft, key, [item for item in items if isinstance(item, dict)])
+        return ranking(draft, prompt, responses, order)
 
     return read
 
@@ -100,12 +102,34 @@ def ranked_texts(ranks: str) -> Read:
             if place is not None:
                 value = number(draft, place, f"{ranks}[{index}]", "ranking_inconsistent")
             order.append(math.nan if value is None else sign * value)
-        return _ranking(draft, prompt, responses, order)
+        if ranks == "ranks":
+            _check_ranks(draft, ranks, places)
+        return ranking(draft, prompt, responses, order)
 
     return read
 
 
-def _ranking(
+def _check_ranks(draft: Draft, where: str, places: list[Json]) -> None:
+    """Find ranks that the number of responses does not allow: from 0 or 1 on, ties may leave gaps below."""
+    ranks = [place for place in places if isinstance(place, int | float) and not isinstance(place, bool)]
+    if ranks and (min(ranks) < 0 or max(ranks) - min(min(ranks), 1) >= len(places) or min(ranks) > 1):
+        message = f"the ranks {shown(', '.join(map(str, ranks)))} do not fit {len(places)} responses"
+        draft.row.found("ranking_inconsistent", where, message)
+
+
+def _check_scores(draft: Draft, where: str, items: list[dict[str, Json]]) -> None:
+    """Find responses whose ranks and scores contradict each other."""
+    both = [
+        (rank, score)
+        for item in items
+        if isinstance(rank := item.get("rank"), int | float)
+        and isinstance(score := item.get("score"), int | float)
+    ]
+    if any(left[0] < right[0] and left[1] < right[1] for left in both for right in both):
+        draft.row.found("ranking_inconsistent", where, "a response with a better rank has a lower score")
+
+
+def ranking(
     draft: Draft, prompt: list[Message] | None, responses: list[str | None], order: list[float]
 ) -> list[Canonical]:
     """Return the ranking as places from 1; equal values share a place."""
@@ -145,7 +169,7 @@ def verified(draft: Draft) -> list[Canonical]:
                     "label_type", f"{name}.is_correct", f"found {shown(right)}; wanted true or false"
                 )
             order.append(1.0 if right else 2.0)
-    return _ranking(draft, None if prompt is None else asked(prompt), responses, order)
+    return ranking(draft, None if prompt is None else asked(prompt), responses, order)
 
 
 def right_and_wrong(draft: Draft) -> list[Canonical]:
@@ -159,7 +183,7 @@ def right_and_wrong(draft: Draft) -> list[Canonical]:
                 places.setdefault(answer.strip(), rank)
     if best is not None:
         places[best.strip()] = 1.0
-    return _ranking(draft, None if prompt is None else asked(prompt), list(places), list(places.values()))
+    return ranking(draft, None if prompt is None else asked(prompt), list(places), list(places.values()))
 
 
 def acceptable(prompt: str, one: str, other: str) -> Read:
@@ -180,88 +204,14 @@ def acceptable(prompt: str, one: str, other: str) -> Read:
     return read
 
 
-def tree(draft: Draft) -> list[Canonical]:
-    """Read an OpenAssistant tree: every message of a person with two or more ranked answers is one ranking."""
-    rows: list[Canonical] = []
-    for path, where, node in _nodes(draft):
-        replies = [
-            reply
-            for reply in _replies(node)
-            if isinstance(reply.get("rank"), int) and not reply.get("deleted")
-        ]
-        if path[-1]["role"] == "user" and len(replies) > 1:
-            answers = [draft.text(reply, "text", f"{where}.replies") for reply in replies]
-            places = [number(draft, reply["rank"], f"{where}.replies.rank") or 0.0 for reply in replies]
-            rows += _ranking(draft, path, answers, places) if len(set(answers)) > 1 else []
-    if not rows and not draft.row.fatal:
-        draft.row.dropped = "nothing ranked"
-    return rows
-
-
-def tree_answers(draft: Draft) -> list[Canonical]:
-    """Read an OpenAssistant tree as demonstrations: the best answer to every message of a person."""
-    rows: list[Canonical] = []
-    for path, where, node in _nodes(draft):
-        replies = [reply for reply in _replies(node) if not reply.get("deleted")]
-        if path[-1]["role"] == "user" and replies:
-            best = min(replies, key=_rank)
-            answer = draft.text(best, "text", f"{where}.replies")
-            rows += [] if answer is None else [{"prompt": path, "response": answer}]
-    if not rows and not draft.row.fatal:
-        draft.row.dropped = "nothing answered"
-    return rows
-
-
-def tree_prompt(draft: Draft) -> list[Canonical]:
-    """Read an OpenAssistant tree as a prompt: the first message."""
-    for path, _, _ in _nodes(draft):
-        return [{"prompt": path}]
-    return []
-
-
-def _rank(reply: dict[str, Json]) -> float:
-    rank = reply.get("rank")
-    return float(rank) if isinstance(rank, int) else math.inf
-
-
-def _replies(node: dict[str, Json]) -> list[dict[str, Json]]:
-    replies = node.get("replies")
-    return [reply for reply in replies if isinstance(reply, dict)] if isinstance(replies, list) else []
-
-
-def _nodes(draft: Draft) -> list[tuple[list[Message], str, dict[str, Json]]]:
-    """Return (conversation up to here, place, node) of every message of a tree, parents first."""
-    root = draft.row.value.get("prompt")
-    if not isinstance(root, dict):
-        draft.row.found("schema_type", "prompt", f"found {shown(root)} where a tree was wanted")
-        return []
-    found: list[tuple[list[Message], str, dict[str, Json]]] = []
-    stack: list[tuple[list[Message], str, dict[str, Json]]] = [([], "prompt", root)]
-    while stack:
-        before, where, node = stack.pop()
-        role = "user" if len(before) % 2 == 0 else "assistant"
-        if node.get("role") != ("prompter" if role == "user" else "assistant"):
-            draft.row.found("roles_not_alternating", where, f"the role is {shown(node.get('role'))}")
-            continue
-        text = draft.text(node, "text", where)
-        if text is None:
-            continue
-        path = [*before, Message(role=role, content=text)]
-        found.append((path, where, node))
-        stack += [
-            (path, f"{where}.replies[{i}]", reply) for i, reply in reversed(list(enumerate(_replies(node))))
-        ]
-    return found
-
-
 def as_pairs(read: Read) -> Read:
     """Return the reader that makes every pair of differently ranked responses of a ranking (Ouyang et al. 2022, 3.5)."""
 
     def pairs(draft: Draft) -> list[Canonical]:
         rows: list[Canonical] = []
-        for ranking in read(draft):
+        for ranked_once in read(draft):
             prompt, texts, ranks, finished = (
-                ranking[name] for name in ("prompt", "responses", "ranks", "finished")
+                ranked_once[name] for name in ("prompt", "responses", "ranks", "finished")
             )
             assert isinstance(prompt, list), "readers of rankings return lists"
             assert isinstance(texts, list), "as above"

@@ -20,6 +20,8 @@ _CARD = r"(?-u:\b)\d{4}[ -]\d{4}[ -]\d{4}[ -]\d{4}(?-u:\b)"
 PII = (
     r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63})*\.[A-Za-z]{2,24}"
     r"|(?:\+[0-9]{1,3}[ .-]?)?(?:\([0-9]{3}\) ?|(?-u:\b)[0-9]{3}[ .-])[0-9]{3}[ .-][0-9]{4}(?-u:\b)"
+    r"|\+[0-9]{1,3} (?:\(?[0-9]{2,4}\)?[ -]){1,4}[0-9]{3,8}(?-u:\b)"
+    r"|(?i:card|visa|mastercard|amex)[^0-9\n]{0,20}[0-9]{13,16}(?-u:\b)"
     r"|(?-u:\b)[0-9]{3}-[0-9]{2}-[0-9]{4}(?-u:\b)"
     r"|(?-u:\b)(?:(?:25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})\.){3}(?:25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})(?-u:\b)|"
     + _CARD
@@ -27,6 +29,7 @@ PII = (
 CREDENTIAL = (
     r"(?-u:\b)(?:AKIA|ASIA)[0-9A-Z]{16}(?-u:\b)|(?-u:\b)gh[pousr]_[A-Za-z0-9]{36}|(?-u:\b)github_pat_[A-Za-z0-9_]{22,}"
     r"|(?-u:\b)xox[abprs]-[A-Za-z0-9-]{10,}|-----BEGIN [A-Z ]*PRIVATE KEY|(?-u:\b)sk-(?:proj-|ant-)?[A-Za-z0-9_-]{32,}"
+    r"|(?-u:\b)[sr]k_live_[A-Za-z0-9]{16,}|(?-u:\b)eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"
     r"|(?-u:\b)AIza[0-9A-Za-z_-]{35}|(?-u:\b)hf_[A-Za-z0-9]{30,}|(?-u:\b)glpat-[A-Za-z0-9_-]{20}"
 )
 REPAIRS = {
@@ -100,7 +103,7 @@ TEXT_RULES = (
     TextRule("pii", _matches(PII), "the text looks like it holds personal data (not shown)", suspects="signs"),
     TextRule(
         "role_marker_in_content",
-        _matches(r"(?m)\n\n(?:Human|Assistant|User|System):|^###\s*(?:Instruction|Response|Input|Output|Human|Assistant|User)(?-u:\b)"),
+        _matches(r"(?m)\n\n(?:Human|Assistant|User|System):|^(?:HUMAN|ASSISTANT|USER):|^###\s*(?:Instruction|Response|Input|Output|Human|Assistant|User)(?-u:\b)"),
         "the text contains turn markers; a model may run on into the next turn",
         suspects="signs",
     ),
@@ -147,26 +150,39 @@ TEXT_RULES = (
 
 FORMULA = TextRule(
     "csv_formula",
-    _matches(r"^\s*(?:=\s*[A-Za-z+(@-]|@[A-Z]+\(|[+-]\S*(?:cmd\||[A-Z]{2,}\())|^[=+@-]\S*(?:\(|\|)"),
+    _matches(
+        r"^\s*(?:=\s*[A-Za-z0-9+(@'\"-]|@[A-Za-z]+\(|[+-]\S*(?:cmd\||[A-Z]{2,}\()|[+-][0-9.]+[-+*/][0-9.])|^[=+@-]\S*(?:\(|\|)"
+    ),
     "a spreadsheet would run this cell as a formula; it was kept as text",
 )
 
 _SIGNS = ("@", "<|", "INST]", "<<", "<s>", "</s>", "<start_of_turn>", "<end_of_turn>", "<bos>", "<eos>",
           "<\uff5c", "AKIA", "ASIA", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "xox", "-----BEGIN", "sk-", "AIza",
-          "hf_", "glpat-", "Human:", "Assistant:", "User:", "System:", "###", "<</SYS", *map(str, range(10)))  # fmt: skip
+          "hf_", "glpat-", "_live_", "eyJ", "Human:", "HUMAN:", "ASSISTANT:", "USER:", "Assistant:", "User:", "System:", "###", "<</SYS", *map(str, range(10)))  # fmt: skip
 _JUDGES = ("ignore", "disregard", "forget", "override", "prefer", "choose", "select", "pick", "favor", "favour", "rate ",
            "rank ", "score ", "judge", "grade ", "mark ", "evaluator", "rater")  # fmt: skip
 _CONTROLS = [chr(code) for code in range(32) if chr(code) not in "\t\n\r"] + ["\x7f"]
 _TAIL = 24
+_LENGTH = pl.col("text").str.len_chars().cast(pl.Int64)
+_REPETITIVE = pl.any_horizontal(
+    *(
+        pl.col("text")
+        .str.head(-end - _TAIL)
+        .str.contains(pl.col("text").str.slice(-end - _TAIL, _TAIL), literal=True)
+        for end in (0, 16)
+    ),
+    pl.col("text")
+    .str.slice(_LENGTH // 2 + _TAIL)
+    .str.contains(pl.col("text").str.slice(_LENGTH // 2, _TAIL), literal=True),
+)
 _SUSPECTS = {
     "all": pl.lit(value=True),
     "odd": _matches(_ODD),
     "signs": pl.col("text").str.contains_any(list(_SIGNS)),
     "judges": pl.col("text").str.contains_any(list(_JUDGES), ascii_case_insensitive=True),
     "long": pl.col("text").str.len_bytes() > 2 * MAX_WORDS,
-    # The end of a text that repeats itself stands further up already.
-    "repetitive": (pl.col("text").str.len_bytes() > 60)
-    & (pl.col("text").str.head(-_TAIL).str.contains(pl.col("text").str.tail(_TAIL), literal=True)),
+    # A part of a text that repeats itself stands further up or down already.
+    "repetitive": (pl.col("text").str.len_bytes() > 60) & _REPETITIVE,
 }
 _ANY_SIGN = pl.col("text").str.contains_any([*_SIGNS, *_JUDGES, *_CONTROLS], ascii_case_insensitive=True) | (
     pl.col("text").str.len_bytes() != pl.col("text").str.len_chars()

@@ -278,3 +278,81 @@ def test_good_rows_pass_without_a_word(validated):
     ):
         report = validated(content)
         assert (report.verdict, report.kept, report.findings) == (ACCEPT, 6, ())
+
+
+@pytest.mark.parametrize(
+    "ranks", [[0, 1, 2], [1, 2, 3], [1, 1, 3], [1, 1, 2], [0, 0, 1], [1, None, 2], [2, 1, 1]], ids=str
+)
+def test_ranks_from_zero_or_one_with_ties_are_sound(ranks, validated):
+    row = {"prompt": "Which is best?", "responses": ["one", "two", "three"], "ranks": ranks}
+    assert validated([row], kind="rankings").kept == 1
+
+
+@pytest.mark.parametrize("ranks", [[1, 2, 4], [2, 3, 4], [-1, 0, 1], [0, 1, 3], [1, 2, 99]], ids=str)
+def test_ranks_that_the_number_of_responses_does_not_allow_are_named(ranks, validated, places):
+    row = {"prompt": "Which is best?", "responses": ["one", "two", "three"], "ranks": ranks}
+    good = {**row, "ranks": [1, 2, 3]}
+    assert ("ranking_inconsistent", 1) in places(validated([good, row], kind="rankings"))
+
+
+def test_ranks_and_scores_that_contradict_each_other_are_named(validated, places):
+    row = {
+        "prompt": "Which?",
+        "responses": [
+            {"content": "one", "rank": 1, "score": 0.2},
+            {"content": "two", "rank": 2, "score": 0.9},
+        ],
+    }
+    good = {
+        "prompt": "What?",
+        "responses": [{**item, "score": 1 - item["score"]} for item in row["responses"]],
+    }
+    assert ("ranking_inconsistent", 1) in places(validated([good, row], kind="rankings"))
+
+
+def test_a_row_of_another_table_is_known_as_one(validated, places):
+    rows = [*GOOD[:3], {"instruction": "Say hello.", "output": "Hello."}, {"foo": 1}]
+    report = validated(rows)
+    assert {("mixed_schema", 3), ("missing_field", 3), ("missing_field", 4)} <= places(report)
+    assert ("mixed_schema", 4) not in places(report)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ha " * 50,
+        "a" * 200,
+        "Yes. " + "the the " * 40 + "end.",
+        "First.\n" + "- again and again\n" * 20 + "Last.",
+    ],
+    ids=lambda text: text[:12],
+)
+def test_what_repeats_itself_is_named_wherever_it_ends(text, validated, places):
+    assert ("degenerate_text", 1) in places(validated([GOOD[0], pair(80, rejected=answer(text))]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("pii", "call +49 170 1234567 now"), ("pii", "(555) 123-4567"), ("pii", "my visa 4111111111111111"),
+        ("pii", "4111 1111 1111 1111"), ("pii", "219-09-9999"), ("pii", "from 192.168.10.7"),
+        ("secret", "ghp_" + "a1B2" * 9), ("secret", "-----BEGIN RSA PRIVATE KEY-----"), ("secret", "xoxb-1234567890-abc"),
+        ("secret", "AIza" + "a" * 35), ("template_token_in_content", "a [INST] b"), ("template_token_in_content", "<s>a"),
+        ("template_token_in_content", "<start_of_turn>user"), ("template_token_in_content", "<|eot_id|>"),
+        ("role_marker_in_content", "ok\n### Response:\nno"), ("role_marker_in_content", "a\nUSER: b"),
+    ],
+)  # fmt: skip
+def test_signs_are_recognised_in_many_spellings(kind, text, validated, places):
+    assert (kind, 1) in places(validated([GOOD[0], pair(81, chosen=answer(f"Well, {text}"))]))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "17 * 1234567890123456 = 20987654322098752", "It costs 1,234,567.89 in 2019-2023.", "Use <b>bold</b> or a < b > c.",
+        "rate it: 5/10, no more", "I forgot the previous answer.", "chapter 3.2.1 of the book", "-1 + 2 = 1",
+        "Try 100 200 300 400.", "the the best",
+    ],
+)  # fmt: skip
+def test_harmless_texts_are_not_suspected(text, validated):
+    assert validated([GOOD[0], pair(82, chosen=answer(text))]).findings == ()

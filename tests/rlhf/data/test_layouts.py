@@ -53,7 +53,7 @@ PAIRS = {
         "annotator1": 1, "annotator2": 1, "annotator3": 0,
     },
     "pairs of ranked responses": {"prompt": ASK, "responses": [
-        {"content": BAD, "rank": 3}, {"content": GOOD, "rank": 1},
+        {"content": BAD, "rank": 2}, {"content": GOOD, "rank": 1},
     ]},
     "pairs of responses with scores": {"prompt": ASK, "responses": [BAD, GOOD], "scores": [0.1, 0.9]},
     "pairs of OpenAssistant trees": TREE,
