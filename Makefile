@@ -7,8 +7,7 @@ PYTHON ?= python3
 RECIPE ?= recipes/helpdesk.yaml
 BIN := .venv/bin
 
-# Tests that a run has not confirmed yet lie in tests/ too: `.venv/bin/pytest tests` runs them all.
-.PHONY: help install run check format test test-fast test-all clean
+.PHONY: help install run check format test test-fast clean
 
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,11 +38,8 @@ format: install  ## put the code in its canonical form
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
-test: install  ## the tests that are known to pass
+test: install  ## every test; some drive real servers, a browser, and the whole pipeline
 	$(BIN)/pytest
-
-test-all: install  ## every test, also those that no run has confirmed yet
-	$(BIN)/pytest tests
 
 test-fast: install  ## the tests that take seconds
 	$(BIN)/pytest -m "not integration and not e2e and not gpu"
