@@ -104,3 +104,19 @@ def test_a_revision_must_be_named():
     assert hub.parse("hf://someone/pairs@refs/convert/parquet/default/train/0000.parquet") == (
         "someone/pairs", "refs/convert/parquet", "default/train/0000.parquet",
     )  # fmt: skip
+
+
+@pytest.mark.integration
+def test_objects_of_a_bucket_are_fetched_once_and_again_when_they_change(bucket, tmp_path):
+    import boto3
+
+    client = boto3.client("s3")
+    for name in ("data/b.jsonl", "data/a.jsonl", "data/notes.md"):
+        client.put_object(Bucket=bucket, Key=name, Body=name.encode())
+    found = resolve(f"s3://{bucket}/data", tmp_path, tmp_path / "cache")
+    assert [path.name for path in found] == ["a.jsonl", "b.jsonl"]
+    assert found[0].read_bytes() == b"data/a.jsonl"
+    assert resolve(f"s3://{bucket}/data", tmp_path, tmp_path / "cache") == found
+    client.put_object(Bucket=bucket, Key="data/a.jsonl", Body=b"changed")
+    (again,) = resolve(f"s3://{bucket}/data/a.jsonl", tmp_path, tmp_path / "cache")
+    assert again.read_bytes() == b"changed"
