@@ -12,7 +12,15 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from flows import commands_data, commands_model, commands_registry, commands_run, doctor, servers
+from flows import (
+    commands_data,
+    commands_label,
+    commands_model,
+    commands_registry,
+    commands_run,
+    doctor,
+    servers,
+)
 from flows.terminal import say, show_json
 from schemas.errors import RLHFError
 
@@ -43,7 +51,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for module in (commands_run, commands_data, commands_registry, commands_model, servers, doctor):
+for module in (
+    commands_run,
+    commands_data,
+    commands_registry,
+    commands_model,
+    commands_label,
+    servers,
+    doctor,
+):
     module.register(app)
 
 

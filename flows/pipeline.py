@@ -16,6 +16,7 @@ from tasks.run import pipeline_run, summarise
 from tasks.sample import sample_candidates
 from tasks.sft import train_sft
 from tasks.validate import validate
+from tasks.waiting import wait_for_people
 
 
 @flow(name="rlhf", flow_run_name="{config.name}-seed{config.seed}")
@@ -33,6 +34,7 @@ def rlhf(config: RunConfig, fresh: bool = False, until: str | None = None) -> Ru
         sft = train_sft(run, base.model, data.demonstrations, config.sft)
         # Step 2: compare, and learn the comparison
         sampled = sample_candidates(run, sft.model, data.prompts, config.sample)
+        wait_for_people(run, sampled.candidates, config.data, config.preferences)
         collected = collect_preferences(
             run, sampled.candidates, data.preferences, config.data, config.preferences
         )

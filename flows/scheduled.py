@@ -10,4 +10,5 @@ from schemas.reports import RunSummary
 @flow(name="rlhf-recipe", flow_run_name="{recipe}")
 def run_recipe(recipe: str, overrides: list[str] | None = None, fresh: bool = False) -> RunSummary:
     """Run the pipeline on a recipe (a file or a shipped name) with dotted overrides."""
-    return rlhf(load_config(recipe, overrides or []), fresh=fresh)
+    # Not as a flow of its own: only a deployed run can be suspended, and this is the one that is deployed.
+    return rlhf.fn(load_config(recipe, overrides or []), fresh=fresh)

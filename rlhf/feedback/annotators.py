@@ -43,6 +43,12 @@ def simulated(feedback: Feedback, name: str) -> Annotator:
         return _named(session, name, "simulated")
 
 
+def outside(feedback: Feedback, name: str) -> int:
+    """Return the id of a rater who answered elsewhere; without a token until an admin gives one."""
+    with feedback.write() as session:
+        return _named(session, name, "rater").id
+
+
 def _named(session: Session, name: str, role: Role) -> Annotator:
     found = session.scalar(select(Annotator).where(Annotator.name == name))
     if found is None:

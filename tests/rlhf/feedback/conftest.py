@@ -129,6 +129,11 @@ def candidates(number: int, size: int = 3) -> pl.DataFrame:
 
 
 @pytest.fixture
+def make_candidates():
+    return candidates
+
+
+@pytest.fixture
 def gold() -> pl.DataFrame:
     """Four questions whose first response is known to be the best."""
     return candidates(4).with_columns(

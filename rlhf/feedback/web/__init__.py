@@ -1,0 +1,1 @@
+"""The labelling page: raters rank, admins watch and close."""
