@@ -7,7 +7,7 @@ PYTHON ?= python3
 RECIPE ?= recipes/helpdesk.yaml
 BIN := .venv/bin
 
-.PHONY: help install run check format test test-fast clean
+.PHONY: help install run label-demo check format test test-fast clean
 
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,9 @@ install: .venv/.installed  ## create .venv with the exact versions of constraint
 
 run: install  ## align the helpdesk model on this machine (RECIPE=... for another recipe)
 	$(BIN)/rlhf run $(RECIPE)
+
+label-demo: install  ## rank answers yourself: the helpdesk world, the page, and a run that waits for you
+	$(BIN)/python -m flows.label_demo
 
 check: install  ## lint, format, who imports whom, types
 	$(BIN)/ruff check

@@ -1,6 +1,8 @@
 """`rlhf chat` and `rlhf report`: use what a run has left."""
 
+import getpass
 import sys
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +18,11 @@ from schemas.settings import Settings
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+CONSENT = (
+    "with + and - you agree that the question and the answer above are kept, with your user name, to train on"
+)
+"""Shown before the first answer, and kept with every judgement."""
 
 
 def register(app: typer.Typer) -> None:
@@ -35,8 +42,17 @@ def chat(
     temperature: Annotated[float, typer.Option(help="Above 0; small means sober.")] = 0.7,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
     seed: int = 0,
+    feedback: Annotated[
+        bool,
+        typer.Option(
+            "--feedback", help="Keep your + and - on answers, with the words, in the feedback database."
+        ),
+    ] = False,
 ) -> None:
-    """Talk to a model; an empty line or Ctrl-D ends it."""
+    """Talk to a model; an empty line or Ctrl-D ends it.
+
+    With --feedback a line of + or - judges the answer above it.
+    """
     folder = model_folder(model, name)
     import torch
 
@@ -46,8 +62,49 @@ def chat(
     generator = torch.Generator().manual_seed(seed)
     if sys.stdin.isatty():
         say(f"talking to {model}; an empty line ends it")
+    judge = _Judge(model) if feedback else None
+    if judge:
+        say(CONSENT)
     while question := _ask():
-        show(_answer(policy, tokenizer, question, temperature, max_new_tokens, generator))
+        if judge and question in ("+", "-"):
+            say(judge.judge(liked=question == "+"))
+            continue
+        answer = _answer(policy, tokenizer, question, temperature, max_new_tokens, generator)
+        show(answer)
+        if judge:
+            judge.said = (question, answer)
+
+
+class _Judge:
+    """Keeps what somebody who asked for it with --feedback thinks of the last answer."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self.said: tuple[str, str] | None = None
+        self._occasion = uuid.uuid4().hex
+        self._number = 0
+
+    def judge(self, *, liked: bool) -> str:
+        """Keep the judgement, and return what to say about it."""
+        if self.said is None:
+            return "there is no answer to judge yet"
+        from rlhf.feedback import thumbs
+        from rlhf.feedback.database import connect
+
+        self._number += 1
+        question, answer = self.said
+        thumbs.record(
+            connect(Settings().feedback_url),
+            prompt=[{"role": "user", "content": question}],
+            response=answer,
+            label=liked,
+            rater=getpass.getuser(),
+            model=self.model,
+            consent=CONSENT,
+            occasion=f"{self._occasion}-{self._number}",
+        )
+        self.said = None
+        return "kept"
 
 
 def report(

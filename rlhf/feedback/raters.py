@@ -112,7 +112,8 @@ def _with_majority(name: str, ranked: Sequence[Standing], given: Votes) -> float
             others = Counter(
                 other for who, other in given[Pair(answer.position, left, right)].items() if who != name
             ).most_common(2)
-            if others and (len(others) == 1 or others[0][1] > others[1][1]):
+            # One other rater is no majority: where two differ, nobody knows who is wrong.
+            if others and others[0][1] > max(1, others[1][1] if len(others) > 1 else 0):
                 same, total = same + (vote == others[0][0]), total + 1
     return same / total if total else None
 
