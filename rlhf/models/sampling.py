@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rlhf.algorithms.logprobs import inverse_cdf, policy_logits, token_logprobs
 from rlhf.models.batches import collate, pad_left, positions, score_tokens
+from rlhf.models.cache import with_room
 from schemas.errors import ModelNotUsable
 
 OnToken = Callable[[int, int], None]
@@ -117,7 +118,9 @@ def _decode(
             use_cache=True,
             logits_to_keep=1,
         )
-        cache = output.past_key_values
+        if cache is None:
+            cache = output.past_key_values
+            with_room(cache)
         logits_BV = policy_logits(output.logits[:, -1], temperature=temperature, pad_id=pad_id)
         drawn_B = inverse_cdf(logits_BV, uniforms_BT[:, step])
         logprobs_B = token_logprobs(logits_BV[:, None], drawn_B[:, None]).squeeze(1)

@@ -179,8 +179,7 @@ def test_an_interrupted_run_goes_on_where_it_was(home, first):
     ppo = next(stage for stage in resumed["stages"] if stage["name"] == "ppo")
     client = MlflowClient(tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
     steps = [point.step for point in client.get_metric_history(ppo["run_id"], "ppo/kl")]
-    assert steps[0] == done + 1
-    assert max(steps) == 80
+    assert steps == list(range(1, 81))  # the new MLflow run has the whole curve, each step once
 
 
 def test_a_tracking_server_that_does_not_answer_is_said_at_once(home):
