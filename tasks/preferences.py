@@ -18,7 +18,7 @@ def collect_preferences(
     config: PreferencesConfig,
 ) -> PreferencesResult:
     """Take the rankings that people gave, have simulated raters give them, or take the pairs of the recipe's files."""
-    from rlhf.feedback import batches, collected, rankings
+    from rlhf.feedback import batches, collected, rankings, raters
 
     if config.source == "files":
         assert given is not None, "the schema refuses preferences.source=files without files"
@@ -26,7 +26,8 @@ def collect_preferences(
     key = _simulate(work, candidates, config) if config.source == "raters" else people_key(candidates)
     batch = batches.find(feedback_store(), key)
     ranked = collected.rankings(feedback_store(), batch.id)
-    pairs = rankings.pairs(ranked)
+    trusted = raters.reliabilities(collected.standing(feedback_store(), batch.id))
+    pairs = rankings.pairs(ranked, trusted, margins=config.margins)
     if not pairs.height:
         raise DataRejected(
             f"Batch {batch.name} has {ranked.height} rankings, from which no pair follows; a reward model needs some. Let people rank, and run again."

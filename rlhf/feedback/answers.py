@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import case, insert, select, update
 from sqlalchemy.orm import Session
 
-from rlhf.feedback.database import Feedback, now
+from rlhf.feedback.database import PLAIN, Feedback, now
 from rlhf.feedback.schema import Assignment, Batch, Item, Ranking
 from schemas.errors import AnswerRefused
 
@@ -14,10 +14,6 @@ FLAGS = ("helpful", "wrong", "too verbose", "offensive", "unsafe", "nonsense")
 """What a rater may mark a response with."""
 
 SKIP_REASONS = ("cannot judge", "all the same", "prompt is broken", "upsetting content", "other")
-
-
-# The session need not look through what it has loaded for rows that an update has changed.
-_PLAIN = {"synchronize_session": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,31 +32,35 @@ class Answer:
 def submit(feedback: Feedback, annotator_id: int, answers: Sequence[Answer]) -> int:
     """Write the answers in one transaction; return how many were new."""
     with feedback.write() as session:
-        return submit_in(session, annotator_id, answers)
+        mine = known(session, annotator_id, [answer.assignment_id for answer in answers])
+        return submit_in(session, mine, answers)
 
 
-def submit_in(session: Session, annotator_id: int, answers: Sequence[Answer]) -> int:
-    """Do the same inside the caller's transaction."""
-    known = {
-        assignment.id: (assignment, item, batch)
-        for assignment, item, batch in session.execute(
-            select(Assignment, Item, Batch)
-            .join(Item, Assignment.item_id == Item.id)
-            .join(Batch, Item.batch_id == Batch.id)
-            .where(
-                Assignment.annotator_id == annotator_id,
-                Assignment.id.in_([answer.assignment_id for answer in answers]),
-            )
-        )
-    }
+Known = dict[int, tuple[Assignment, Item, Batch]]
+"""Assignments of one rater by id, with what they belong to."""
+
+
+def known(session: Session, annotator_id: int, assignment_ids: Sequence[int]) -> Known:
+    """Return those of the assignments that are this rater's."""
+    wanted = (
+        select(Assignment, Item, Batch)
+        .join(Item, Assignment.item_id == Item.id)
+        .join(Batch, Item.batch_id == Batch.id)
+        .where(Assignment.annotator_id == annotator_id, Assignment.id.in_(assignment_ids))
+    )
+    return {assignment.id: (assignment, item, batch) for assignment, item, batch in session.execute(wanted)}
+
+
+def submit_in(session: Session, mine: Known, answers: Sequence[Answer]) -> int:
+    """Write answers to assignments that are known to be the rater's, inside the caller's transaction."""
     counted: dict[int, int] = {}
     new = []
     for answer in answers:
-        if answer.assignment_id not in known:
+        if answer.assignment_id not in mine:
             raise AnswerRefused(
                 f"Assignment {answer.assignment_id} is not yours; answer the item that you were served."
             )
-        assignment, item, batch = known[answer.assignment_id]
+        assignment, item, batch = mine[answer.assignment_id]
         _check(answer, item)
         held = int(assignment.state == "open")  # read before it changes
         if not _settle(session, answer, batch):
@@ -70,7 +70,10 @@ def submit_in(session: Session, annotator_id: int, answers: Sequence[Answer]) ->
             counted[batch.id] = counted.get(batch.id, 0) + 1
         place = int(answer.ranks is not None) - held
         if place:
-            session.execute(update(Item).where(Item.id == item.id).values(taken=Item.taken + place))
+            session.execute(
+                update(Item).where(Item.id == item.id).values(taken=Item.taken + place),
+                execution_options=PLAIN,
+            )
     if new:
         session.execute(insert(Ranking), new)
     for batch_id, number in counted.items():
@@ -109,7 +112,7 @@ def _settle(session: Session, answer: Answer, batch: Batch) -> bool:
     state = "skipped" if answer.ranks is None else "ranked"
     # The condition and the change are one statement: of two tabs that submit at once, one finds nothing to change.
     done = session.execute(
-        settling.values(state=state, attempt=Assignment.attempt + 1), execution_options=_PLAIN
+        settling.values(state=state, attempt=Assignment.attempt + 1), execution_options=PLAIN
     )
     if not done.rowcount:  # type: ignore[attr-defined]
         return False
@@ -132,11 +135,16 @@ def _row(answer: Answer, item: Item) -> dict[str, object]:
 
 def _count(session: Session, batch_id: int, number: int) -> None:
     """Count rankings, and close the batch when they reach its quota."""
-    session.execute(update(Batch).where(Batch.id == batch_id).values(answered=Batch.answered + number))
+    reached = (Batch.answered + number >= Batch.quota) & Batch.closed_at.is_(None)
     session.execute(
         update(Batch)
-        .where(Batch.id == batch_id, Batch.answered >= Batch.quota, Batch.closed_at.is_(None))
-        .values(closed_at=now(), closed_by="quota")
+        .where(Batch.id == batch_id)
+        .values(
+            answered=Batch.answered + number,
+            closed_at=case((reached, now()), else_=Batch.closed_at),
+            closed_by=case((reached, "quota"), else_=Batch.closed_by),
+        ),
+        execution_options=PLAIN,
     )
 
 

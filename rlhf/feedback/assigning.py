@@ -4,10 +4,10 @@ import random
 import zlib
 from collections.abc import Sequence
 
-from sqlalchemy import Select, func, insert, select, update
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import Session
 
-from rlhf.feedback.database import Feedback, now
+from rlhf.feedback.database import PLAIN, Feedback, now
 from rlhf.feedback.schema import Annotator, Assignment, Batch, Item
 
 LEASE_SECONDS = 1800.0
@@ -28,16 +28,15 @@ def assign_in(session: Session, batch_id: int, annotator_id: int, limit: int = 1
     if len(waiting) >= limit:
         return waiting
     # On PostgreSQL the lock on the batch makes raters take turns; SQLite has one writer anyway.
-    batch = session.execute(select(Batch).where(Batch.id == batch_id).with_for_update()).scalar_one()
-    rater = session.get_one(Annotator, annotator_id)
+    both = select(Batch, Annotator).join(Annotator, Annotator.id == annotator_id)
+    locked = both.where(Batch.id == batch_id)
+    batch, rater = session.execute(locked.with_for_update(of=Batch)).one()
     if batch.closed_at is not None or rater.excluded_at is not None:
         return waiting
     chosen = _choose(session, batch, rater, limit - len(waiting))
     if not chosen and not waiting and _expire(session, batch):
         chosen = _choose(session, batch, rater, limit)
-    if chosen:
-        _take(session, batch, rater, chosen)
-    return _waiting(session, batch_id, annotator_id, limit)
+    return [*waiting, *_take(session, batch, rater, chosen)]
 
 
 def _waiting(session: Session, batch_id: int, annotator_id: int, limit: int) -> Served:
@@ -55,16 +54,16 @@ def _waiting(session: Session, batch_id: int, annotator_id: int, limit: int) -> 
     return [(assignment, item) for assignment, item in session.execute(wanted)]
 
 
-def _choose(session: Session, batch: Batch, rater: Annotator, limit: int) -> list[int]:
-    """Return ids of items that this rater has not seen; every so many of them is a gold question."""
+def _choose(session: Session, batch: Batch, rater: Annotator, limit: int) -> list[Item]:
+    """Return items that this rater has not seen; every so many of them is a gold question."""
     unseen = _unseen(batch, rater.id)
     # The least taken come first, so that a batch that is closed early has an answer to most of its items.
     ordinary = unseen.where(Item.gold.is_(None), Item.taken < batch.overlap).order_by(
         Item.taken, Item.position
     )
-    ids = list(session.scalars(ordinary.limit(limit)))
+    items = list(session.scalars(ordinary.limit(limit)))
     if not batch.gold_every:
-        return ids
+        return items
     golden = list(session.scalars(unseen.where(Item.gold.is_not(None)).order_by(Item.position).limit(limit)))
     held = (
         select(func.count())
@@ -74,16 +73,16 @@ def _choose(session: Session, batch: Batch, rater: Annotator, limit: int) -> lis
     )
     # Raters start their count at different places: they must not tell each other which one is known.
     place = (session.scalar(held) or 0) + zlib.crc32(rater.name.encode())
-    chosen: list[int] = []
-    while ids and len(chosen) < limit:
+    chosen: list[Item] = []
+    while items and len(chosen) < limit:
         due = (place + len(chosen)) % batch.gold_every == 0
-        chosen.append(golden.pop(0) if due and golden else ids.pop(0))
+        chosen.append(golden.pop(0) if due and golden else items.pop(0))
     return chosen
 
 
-def _unseen(batch: Batch, annotator_id: int) -> Select[tuple[int]]:
+def _unseen(batch: Batch, annotator_id: int) -> Select[tuple[Item]]:
     seen = select(Assignment.id).where(Assignment.item_id == Item.id, Assignment.annotator_id == annotator_id)
-    return select(Item.id).where(Item.batch_id == batch.id, ~seen.exists())
+    return select(Item).where(Item.batch_id == batch.id, ~seen.exists())
 
 
 def _expire(session: Session, batch: Batch) -> bool:
@@ -99,27 +98,39 @@ def _expire(session: Session, batch: Batch) -> bool:
     )
     found = session.execute(late).all()
     for assignment_id, item_id in found:
-        session.execute(update(Assignment).where(Assignment.id == assignment_id).values(state="expired"))
-        session.execute(update(Item).where(Item.id == item_id).values(taken=Item.taken - 1))
+        session.execute(
+            update(Assignment).where(Assignment.id == assignment_id).values(state="expired"),
+            execution_options=PLAIN,
+        )
+        session.execute(
+            update(Item).where(Item.id == item_id).values(taken=Item.taken - 1), execution_options=PLAIN
+        )
+    session.expire_all()
     return bool(found)
 
 
-def _take(session: Session, batch: Batch, rater: Annotator, chosen: list[int]) -> None:
-    known = session.execute(select(Item.id, Item.position, Item.responses).where(Item.id.in_(chosen)))
-    items = {item_id: (position, len(responses)) for item_id, position, responses in known}
-    rows = [
-        {
-            "item_id": item_id,
-            "annotator_id": rater.id,
-            "order": shuffled(*items[item_id], batch.seed, rater.name),
-            "state": "open",
-            "attempt": 0,
-            "assigned_at": now(),
-        }
-        for item_id in chosen
+def _take(session: Session, batch: Batch, rater: Annotator, chosen: list[Item]) -> Served:
+    if not chosen:
+        return []
+    taken = [
+        Assignment(
+            item_id=item.id,
+            annotator_id=rater.id,
+            order=shuffled(item.position, len(item.responses), batch.seed, rater.name),
+            state="open",
+            attempt=0,
+            assigned_at=now(),
+        )
+        for item in chosen
     ]
-    session.execute(insert(Assignment), rows)
-    session.execute(update(Item).where(Item.id.in_(chosen)).values(taken=Item.taken + 1))
+    session.add_all(taken)
+    session.flush()
+    ids = [item.id for item in chosen]
+    # The items stay as they were read: nobody looks at their counters in this transaction any more.
+    session.execute(
+        update(Item).where(Item.id.in_(ids)).values(taken=Item.taken + 1), execution_options=PLAIN
+    )
+    return list(zip(taken, chosen, strict=True))
 
 
 def shuffled(position: int, size: int, seed: int, rater: str) -> list[int]:

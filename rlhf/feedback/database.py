@@ -17,6 +17,9 @@ from schemas.errors import ConfigError, FeedbackUnreachable
 REVISION = "0001"
 """The migration that this code works with; the newest in `migrations/`."""
 
+PLAIN = {"synchronize_session": False}
+"""For an update whose rows nobody reads from the session afterwards: it need not look through what it has loaded."""
+
 _SQLITE_WAIT = 30.0
 
 

@@ -57,6 +57,12 @@ def statistics(answers: Sequence[Standing]) -> list[RaterStatistics]:
     return sorted(found, key=lambda rater: (-len(rater.warnings), rater.name))
 
 
+def reliabilities(answers: Sequence[Standing]) -> dict[str, float]:
+    """Return the probability that each rater's vote has the true direction, gold questions counted."""
+    counted = [answer for answer in answers if not answer.excluded]
+    return weights.fit(votes(counted), known_pairs(counted)).reliability
+
+
 def known_pairs(answers: Sequence[Standing]) -> dict[Pair, int]:
     """Return the directions of the pairs of gold questions that are known."""
     return {

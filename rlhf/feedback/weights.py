@@ -59,6 +59,17 @@ def fit(votes: Votes, known: Mapping[Pair, int] | None = None) -> Fit:
     return Fit(reliability=reliability, left_is_better=posterior)
 
 
+def directions(votes: Votes, reliability: Mapping[str, float]) -> dict[Pair, float]:
+    """Return the probability that left is better, given how reliable each rater is; who is not known counts as chance."""
+    known = {rater: min(max(value, 0.01), 0.99) for rater, value in reliability.items()}
+    return {
+        pair: _posterior(
+            {rater: vote for rater, vote in given.items() if vote and rater in known}, known, None
+        )
+        for pair, given in votes.items()
+    }
+
+
 def _posterior(given: Mapping[str, int], reliability: Mapping[str, float], known: int | None) -> float:
     if known:
         return float(known > 0)

@@ -37,6 +37,9 @@ class PreferencesConfig(Section):
     """Questions with a known answer, mixed in to tell who pays attention; only the helpdesk world has them."""
     gold_every: int = Field(10, ge=2)
     """One of so many items that a rater sees is a gold question, where there are some."""
+    margins: bool = False
+    """Give each pair a margin, by how many places it was ranked better; the reward model's loss asks for that distance
+    (Touvron et al. 2023, section 3.2.2)."""
     guidelines: str = Field(
         "Which answer would you rather get? Right comes first, then polite, then short.\n"
         "Rank the best answer first; answers that are equally good share a place.",

@@ -41,8 +41,8 @@ def answer(
     """Take a ranking or a skip, and show the next item."""
     notice = ""
     with visit.site.feedback.write() as session:
-        given = _answer(session, visit.annotator.id, fields)
-        if not answers.submit_in(session, visit.annotator.id, [given]):
+        mine = answers.known(session, visit.annotator.id, [_number(fields, "assignment")])
+        if not answers.submit_in(session, mine, [_answer(mine, fields)]):
             notice = "This item had been answered already; the first answer stands."
         shown = _next(session, batch_id, visit, notice)
     batch: Batch = shown["batch"]  # type: ignore[assignment]
@@ -70,10 +70,6 @@ def _fragment(request: Request, shown: dict[str, object]) -> Response:
 
 def _next(session: Session, batch_id: int, visit: Visit, notice: str = "") -> dict[str, object]:
     """Return what the page of the next item shows."""
-    batch = session.get(Batch, batch_id, populate_existing=True)
-    if batch is None or batch.simulated:
-        raise NotFound("There is no such batch; go back to the list.")
-    served = assign_in(session, batch_id, visit.annotator.id) if batch.closed_at is None else ()
     mine = (
         select(func.count())
         .select_from(Assignment)
@@ -83,7 +79,15 @@ def _next(session: Session, batch_id: int, visit: Visit, notice: str = "") -> di
             Assignment.annotator_id == visit.annotator.id,
             Assignment.state.in_(("ranked", "skipped")),
         )
+        .scalar_subquery()
     )
+    found = session.execute(
+        select(Batch, mine).where(Batch.id == batch_id), execution_options={"populate_existing": True}
+    ).one_or_none()
+    if found is None or found[0].simulated:
+        raise NotFound("There is no such batch; go back to the list.")
+    batch, answered = found
+    served = assign_in(session, batch_id, visit.annotator.id) if batch.closed_at is None else ()
     assignment, shown = served[0] if served else (None, None)
     return {
         **signed(visit),
@@ -91,18 +95,18 @@ def _next(session: Session, batch_id: int, visit: Visit, notice: str = "") -> di
         "assignment": assignment,
         "item": shown,
         "responses": [shown.responses[index] for index in assignment.order] if shown and assignment else [],
-        "mine": session.scalar(mine) or 0,
+        "mine": answered,
         "notice": notice,
         "flags": answers.FLAGS,
         "reasons": answers.SKIP_REASONS,
     }
 
 
-def _answer(session: Session, annotator_id: int, fields: Mapping[str, list[str]]) -> Answer:
+def _answer(mine: answers.Known, fields: Mapping[str, list[str]]) -> Answer:
     """Read the form; the page counts responses as they were shown, the store as they were sampled."""
-    assignment = session.get(Assignment, _number(fields, "assignment"))
-    if assignment is None or assignment.annotator_id != annotator_id:
+    if not mine:
         raise AnswerRefused("This item is not yours; reload the page.")
+    ((assignment, _, _),) = mine.values()
     order, size = assignment.order, len(assignment.order)
     taken = min(max(_seconds(fields), 0.0), max(now() - assignment.assigned_at, 0.0))
     given = Answer(assignment_id=assignment.id, attempt=_number(fields, "attempt"), seconds=taken)
