@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import re
+import resource
 import socket
 import statistics
 import subprocess
@@ -165,6 +166,7 @@ def main() -> None:
                 _load(f"http://127.0.0.1:{port}", tokens, options.rate, options.seconds)
             )
             took = time.monotonic() - began
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     cuts = statistics.quantiles(times, n=100)
     print(
         json.dumps(
@@ -180,6 +182,9 @@ def main() -> None:
                     "p99": round(cuts[98] * 1000, 1),
                     "max": round(max(times) * 1000, 1),
                 },
+                "server_cpu_milliseconds_per_submit": round(
+                    1000 * (used.ru_utime + used.ru_stime) / len(times), 1
+                ),
                 "load_average": os.getloadavg()[0],
             },
             indent=2,

@@ -12,6 +12,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.orm import Session
 
+from rlhf.feedback.flushing import LogFlusher
 from schemas.errors import ConfigError, FeedbackUnreachable
 
 REVISION = "0001"
@@ -29,7 +30,7 @@ class Feedback:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._writers = engine.execution_options(writes=True)
-        self._sqlite = engine.dialect.name == "sqlite"
+        self._flusher = LogFlusher(engine.url.database or "") if engine.dialect.name == "sqlite" else None
         # SQLite has one writer at a time. Threads that wait here are woken at once; SQLite's own wait sleeps.
         self._turn = threading.Lock()
 
@@ -42,9 +43,11 @@ class Feedback:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """Open a transaction that is committed at the end of the block, or not at all."""
-        if self._sqlite:
+        if self._flusher:
             with self._turn, Session(self._writers, expire_on_commit=False) as session, session.begin():
                 yield session
+            # Outside of the turn: others write while this waits for the disk.
+            self._flusher.flush()
         else:
             with Session(self._writers, expire_on_commit=False) as session, session.begin():
                 yield session
@@ -94,8 +97,8 @@ def _engine(url: str) -> Engine:
 def _set_up_sqlite(connection: Any, _: object) -> None:
     # The driver must not begin transactions of its own: a writer has to say so from the start.
     connection.isolation_level = None
-    # FULL: what was acknowledged survives a power cut, too; it costs one flush per transaction.
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    # NORMAL: a commit does not flush; `LogFlusher` does, before anything is acknowledged.
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 
