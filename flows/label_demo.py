@@ -25,9 +25,9 @@ def main() -> int:
         time.sleep(2)
         if page.poll() is not None:
             return page.returncode
-        subprocess.run([*command, "label", "rater", "you"], env=environment, check=True)  # noqa: S603
+        subprocess.run([*command, "label", "rater", "you", "--admin"], env=environment, check=True)  # noqa: S603
         say(
-            "above is the token of the rater `you`; the batch appears on the page once a small model has been trained"
+            "above is the token of `you`, rater and admin; the batch appears on the page once a small model has been trained"
         )
         return subprocess.run([*command, "run", *RECIPE], env=environment, check=False).returncode  # noqa: S603
     except KeyboardInterrupt:

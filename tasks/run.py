@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from prefect.context import FlowRunContext
+from prefect.exceptions import Pause
 from pydantic import JsonValue
 
 from schemas.config import RunConfig
@@ -54,6 +55,10 @@ def pipeline_run(config: RunConfig, *, fresh: bool, until: str | None = None) ->
         tracked.log_params({key: str(value) for key, value in as_overrides(config).items()})
         try:
             yield run
+        except Pause:
+            # The resumed run is another MLflow run; both carry the flow run's id.
+            tracked.set_tags({"suspended": "people rank the candidates"})
+            raise
         except StageReached as reached:
             logger.info("stopped after stage %s, as asked", reached)
         tracked.log_metrics(headline(run.run_id), 0)

@@ -125,3 +125,19 @@ def test_careless_raters_are_named_with_their_reasons_and_careful_ones_are_not()
     assert any("shown first wins 100%" in warning for warning in found["top"].warnings)
     assert any("known pairs" in warning for warning in found["top"].warnings)
     assert found["top"].reliability < found["ann"].reliability
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_weighted_votes_point_the_right_way_at_least_as_often_as_counted_ones(seed):
+    # Five raters who err on a quarter of the pairs on average, each in a measure of their own.
+    rng = random.Random(seed)
+    right = {"a": 0.97, "b": 0.9, "c": 0.75, "d": 0.6, "e": 0.53}
+    truth, given = {}, {}
+    for item in range(3000):
+        pair = Pair(item, 0, 1)
+        truth[pair] = rng.choice([-1, 1])
+        given[pair] = {name: truth[pair] * (1 if rng.random() < p else -1) for name, p in right.items()}
+    fitted = weights.fit(given).left_is_better
+    weighted = sum((fitted[pair] > 0.5) == (truth[pair] > 0) for pair in truth)
+    counted = sum((sum(given[pair].values()) > 0) == (truth[pair] > 0) for pair in truth)
+    assert weighted > counted + 100
