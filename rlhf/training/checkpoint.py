@@ -13,7 +13,6 @@ from pathlib import Path
 
 import polars as pl
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from rlhf.training.step import StepMetrics
 from rlhf.training.trained import Trained
@@ -33,8 +32,6 @@ class Progress:
     """What was measured, one entry per finished iteration."""
     rollouts: pl.DataFrame | None = None
     """Every response that was sampled so far (table `rollouts`)."""
-    best: Mapping[str, Tensor] | None = None
-    """The policy's weights when the held-out measure was highest, where there is one."""
     stopped: bool = False
     """True once an alarm has ended the run."""
 
@@ -49,9 +46,8 @@ def save_checkpoint(
     partial = folder / f"{_PARTIAL}{iteration}"
     partial.mkdir(parents=True)
     for name, part in trained.items():
-        _save(part.state(), partial / f"{name}.safetensors")
-    if progress.best is not None:
-        _save(progress.best, partial / "best.safetensors")
+        tensors = {key: tensor.contiguous() for key, tensor in part.state().items()}
+        save_file(tensors, partial / f"{name}.safetensors")
     if progress.rollouts is not None:
         progress.rollouts.write_parquet(partial / "rollouts.parquet")
     state = {
@@ -83,15 +79,9 @@ def load_checkpoint(folder: Path, *, trained: Mapping[str, Trained], settings: s
         )
     for name, part in trained.items():
         part.restore(load_file(newest / f"{name}.safetensors"))
-    best = newest / "best.safetensors"
     return Progress(
         kl_coef=state["kl_coef"],
         curve=tuple(StepMetrics(**step) for step in state["curve"]),
         rollouts=pl.read_parquet(newest / "rollouts.parquet"),
-        best=load_file(best) if best.is_file() else None,
         stopped=state["stopped"],
     )
-
-
-def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)

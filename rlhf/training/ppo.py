@@ -25,6 +25,7 @@ Deviations from InstructGPT, each on purpose:
 Shapes: B responses, T response tokens.
 """
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,12 +39,15 @@ from rlhf.models.precision import Precision, apply
 from rlhf.training.actors import Actors, load_actors
 from rlhf.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from rlhf.training.experience import Experience, describe, learn_from, table
+from rlhf.training.guard import RAISE, alarms
 from rlhf.training.objective import Tally, accumulate_gradients
 from rlhf.training.rollout import Minibatch, collect, prompt_rows
 from rlhf.training.step import OnStep, StepMetrics
 from rlhf.training.trained import Trained
 from schemas.config import PPOConfig
 from schemas.errors import DataRejected, TrainingDiverged
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +94,13 @@ def fit(
     for step in progress.curve:
         on_step(step)
     for iteration in range(len(progress.curve), config.iterations):
+        if progress.stopped:
+            break
         progress = _iterate(
             actors, trained, prompts, config, progress, precision=precision, seed=seed, iteration=iteration
         )
         on_step(progress.curve[-1])
-        last = iteration + 1 == config.iterations
+        last = progress.stopped or iteration + 1 == config.iterations
         if checkpoints is not None and (last or (iteration + 1) % config.checkpoint_every == 0):
             save_checkpoint(checkpoints, progress=progress, trained=trained, settings=settings)
     assert progress.rollouts is not None  # there is at least one iteration
@@ -139,10 +145,16 @@ def _iterate(
             horizon=config.kl.horizon,
             num_responses=config.batch_size,
         )
+    first = progress.curve[0].metrics if progress.curve else metrics
+    raised = alarms(metrics, first, config.guard)
+    for alarm in raised:
+        logger.warning("PPO iteration %d: %s (%s)", iteration + 1, alarm.message, alarm.action)
+    if any(alarm.action == "raise_kl" for alarm in raised):
+        kl_coef *= RAISE
     step = StepMetrics(
         step=iteration + 1,
         total=config.iterations,
-        metrics=metrics | {"kl_coef": progress.kl_coef},
+        metrics=metrics | {"kl_coef": progress.kl_coef, "alarms": float(len(raised))},
         tokens=int(rollout.mask_BT.sum()),
     )
     sampled = table(actors.tokenizer, asked, experience, iteration)
@@ -150,6 +162,7 @@ def _iterate(
         kl_coef=kl_coef,
         curve=(*progress.curve, step),
         rollouts=sampled if progress.rollouts is None else pl.concat([progress.rollouts, sampled]),
+        stopped=any(alarm.action == "stop" for alarm in raised),
     )
 
 

@@ -4,13 +4,14 @@ from schemas.config.aligners import AlignerConfig, DPOConfig
 from schemas.config.data import DataConfig, FilesData, HelpdeskData
 from schemas.config.evaluation import EvaluateConfig, GateConfig
 from schemas.config.models import BaseModelConfig, LoraConfig, ModelShape, PretrainConfig
-from schemas.config.ppo import KLConfig, PPOConfig
+from schemas.config.ppo import AlarmConfig, GuardConfig, KLConfig, PPOConfig
 from schemas.config.preferences import PreferencesConfig, SampleConfig
 from schemas.config.run import ComputeConfig, RunConfig
 from schemas.config.section import Section
 from schemas.config.supervised import OptimiserConfig, RewardConfig, SFTConfig
 
 __all__ = [
+    "AlarmConfig",
     "AlignerConfig",
     "BaseModelConfig",
     "ComputeConfig",
@@ -19,6 +20,7 @@ __all__ = [
     "EvaluateConfig",
     "FilesData",
     "GateConfig",
+    "GuardConfig",
     "HelpdeskData",
     "KLConfig",
     "LoraConfig",

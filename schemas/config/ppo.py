@@ -31,6 +31,29 @@ class KLConfig(Section):
         return self
 
 
+class AlarmConfig(Section):
+    """A limit, and what happens in an iteration that passes it."""
+
+    limit: float = Field(ge=0)
+    action: Literal["warn", "stop", "raise_kl"] = "warn"
+    """Log a warning; also end the training; also raise the KL coefficient by half."""
+
+
+class GuardConfig(Section):
+    """What the trainer watches itself for; an alarm without a limit is off."""
+
+    kl_above: AlarmConfig | None = None
+    """Nats per response from the reference policy."""
+    entropy_below: AlarmConfig | None = None
+    """Nats per token."""
+    eos_below: AlarmConfig | None = None
+    """Share of responses that a stop id ends."""
+    identical_above: AlarmConfig | None = None
+    """Share of responses that repeat another one of their iteration."""
+    length_drift: AlarmConfig | None = None
+    """Factor by which the mean length may leave that of the first iteration, either way."""
+
+
 _WHY = {
     ("reward", "k2"): "in the reward no gradient flows through the estimate, and k2 is biased",
     ("reward", "k3"): "in the reward no gradient flows through the estimate, and without it k3 is biased",
@@ -94,6 +117,7 @@ class PPOConfig(Section):
     """Subtracted from the score for each token of the response."""
     score_clip: float = Field(5.0, gt=0)
     """Normalised scores are clipped to plus and minus this; KL terms never are."""
+    guard: GuardConfig = GuardConfig()
     checkpoint_every: int = Field(1, ge=1)
     """Iterations between two checkpoints; a stopped run repeats at most so many."""
     lora: LoraConfig | None = None

@@ -1,0 +1,35 @@
+"""Alarms of a run of PPO: what its own metrics say about collapse and over-optimisation."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from schemas.config.ppo import AlarmConfig, GuardConfig
+
+RAISE = 1.5
+"""Factor of the KL coefficient when an alarm raises it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A limit that an iteration has passed."""
+
+    message: str
+    action: str
+
+
+def alarms(metrics: Mapping[str, float], first: Mapping[str, float], config: GuardConfig) -> list[Alarm]:
+    """Return the alarms of an iteration's metrics, given those of the first iteration."""
+    drift = metrics["response_length"] / first["response_length"]
+    watched: list[tuple[str, AlarmConfig | None, float, bool]] = [
+        ("KL per response", config.kl_above, metrics["kl"], True),
+        ("entropy per token", config.entropy_below, metrics["entropy"], False),
+        ("share of finished responses", config.eos_below, metrics["eos_rate"], False),
+        ("share of identical responses", config.identical_above, metrics["identical_share"], True),
+        ("factor of the response length", config.length_drift, max(drift, 1 / drift), True),
+    ]
+    found = []
+    for name, alarm, value, is_ceiling in watched:
+        if alarm is not None and (value > alarm.limit if is_ceiling else value < alarm.limit):
+            side = "above" if is_ceiling else "below"
+            found.append(Alarm(f"{name} is {value:.4g}, {side} its limit {alarm.limit:g}", alarm.action))
+    return found
