@@ -5,16 +5,12 @@ from itertools import chain
 
 import polars as pl
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 
 from rlhf.feedback import annotators, answers, assigning, batches, collected
 from rlhf.feedback.answers import Answer
-from rlhf.feedback.database import REVISION, connect
-from rlhf.feedback.schema import Assignment, Base, Item, Ranking
-from schemas.errors import AnswerRefused, ConfigError, FeedbackUnreachable, NotFound
+from rlhf.feedback.schema import Assignment, Item, Ranking
+from schemas.errors import AnswerRefused, NotFound
 from schemas.tables import TABLES
 
 
@@ -26,44 +22,6 @@ def rater(feedback, name="ann"):
 def answer(served, ranks=(1, 2, 3), **more):
     assignment, _ = served
     return Answer(assignment_id=assignment.id, attempt=assignment.attempt, ranks=ranks, **more)
-
-
-def test_the_migrations_make_what_the_models_say(feedback):
-    with feedback.engine.connect() as connection:
-        found = compare_metadata(MigrationContext.configure(connection), Base.metadata)
-    assert found == []
-    assert ScriptDirectory("rlhf/feedback/migrations").get_current_head() == REVISION
-
-
-def test_processes_that_start_together_migrate_once(url):
-    stores = []
-    threads = [threading.Thread(target=lambda: stores.append(connect(url))) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(stores) == 4
-    for store in stores:
-        store.close()
-
-
-def test_a_database_of_a_newer_version_is_refused(feedback, url):
-    with feedback.write() as session:
-        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(ConfigError, match="RLHF_FEEDBACK_URL"):
-        connect(url)
-
-
-@pytest.mark.parametrize("wrong", ["mysql://x/y", "nonsense", "sqlite://"])
-def test_a_url_that_is_no_database_is_refused(wrong):
-    with pytest.raises(ConfigError, match="RLHF_FEEDBACK_URL"):
-        connect(wrong)
-
-
-def test_a_server_that_does_not_answer_is_named_without_its_password():
-    with pytest.raises(FeedbackUnreachable, match=r"rlhf:\*\*\*@127.0.0.1:9") as caught:
-        connect("postgresql://rlhf:hidden@127.0.0.1:9/x")
-    assert "hidden" not in str(caught.value)
 
 
 def test_what_was_ranked_comes_back_as_the_table_rankings(feedback, make_batch):
@@ -312,28 +270,6 @@ def test_counters_agree_with_what_they_count(feedback, make_batch):
     with feedback.write() as session:
         batches.recount(session)
     assert counters() == kept
-
-
-def test_tokens_are_kept_hashed_and_can_be_revoked_and_renewed(feedback):
-    token = annotators.add(feedback, "ann", "admin")
-    public, _, secret = token.partition(".")
-    ann = annotators.signed_in(feedback, token)
-    assert (ann.name, ann.role) == ("ann", "admin")
-    assert secret not in ann.token_hash
-    for wrong in ("", "x", public, f"{public}.", f"{public}.{secret}x", f"{public}x.{secret}", "." + secret):
-        assert annotators.signed_in(feedback, wrong) is None
-    annotators.revoke(feedback, "ann")
-    assert annotators.signed_in(feedback, token) is None
-    renewed = annotators.add(feedback, "ann", "rater")
-    assert annotators.signed_in(feedback, token) is None
-    assert annotators.signed_in(feedback, renewed).role == "rater"
-
-
-def test_a_simulated_rater_has_no_token(feedback):
-    one = annotators.simulated(feedback, "simulated-0")
-    assert annotators.simulated(feedback, "simulated-0").id == one.id
-    assert one.token_hash is None
-    assert annotators.signed_in(feedback, ".") is None
 
 
 def test_what_does_not_exist_is_said_with_what_does(feedback, make_batch):
