@@ -60,8 +60,8 @@ def prepare(settings: Settings, *, debug: bool = False) -> None:
         "TRANSFORMERS_VERBOSITY": "warning" if debug else "error",
         # A first migration on a busy machine takes longer than the 20 s of Prefect's default.
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
-        # Every shape of a matrix product is kept for next time; while sampling each step has another one.
-        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
+        # Of the shapes of matrix products that are kept for next time; while sampling each step has another one.
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "512",
         # Run logs still reach Prefect's pages; the terminal shows our own display and one line per error.
         "PREFECT_LOGGING_LEVEL": "INFO" if debug else "WARNING",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "rlhf,tasks",

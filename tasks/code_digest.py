@@ -38,15 +38,27 @@ def code_digest(*modules: str) -> str:
 
 @cache
 def _read(module: str) -> tuple[str, frozenset[str]]:
-    spec = find_spec(module)
-    if spec is None or spec.origin is None:
+    source = _source(module)
+    if source is None:
         raise ModuleNotFoundError(f"{module} has no source file; the digest of its code cannot be taken")
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    tree = ast.parse(source.read_text(encoding="utf-8"))
     imported = frozenset(_imports(tree))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [statement for statement in node.body if not _is_text(statement)]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imported
+
+
+def _source(module: str) -> Path | None:
+    """Return a module's file without importing anything: a look at its parents would load torch for a re-used run."""
+    package, *names = module.split(".")
+    spec = find_spec(package)
+    for folder in spec.submodule_search_locations or () if spec else ():
+        path = Path(folder, *names)
+        for file in (path / "__init__.py", path.with_name(f"{path.name}.py")):
+            if file.is_file():
+                return file
+    return None
 
 
 def _is_text(statement: ast.stmt) -> bool:
@@ -66,11 +78,4 @@ def _imports(tree: ast.Module) -> set[str]:
             found.add(node.module)
             # `from rlhf.training import reward` names a module, `from rlhf.models.loading import load` does not.
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return {name for name in found if name.split(".")[0] in _PROJECT and _is_module(name)}
-
-
-def _is_module(name: str) -> bool:
-    try:
-        return find_spec(name) is not None
-    except ModuleNotFoundError:  # its parent is a module, so the name is something inside it
-        return False
+    return {name for name in found if name.split(".")[0] in _PROJECT and _source(name) is not None}

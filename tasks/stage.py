@@ -125,7 +125,8 @@ class Stage(Generic[P, R]):
         store.write(_entry_key(run, self.name), _dump(entry))
         shutil.rmtree(work.folder, ignore_errors=True)
         shutil.rmtree(work.checkpoints, ignore_errors=True)
-        release_memory()
+        if work.tokens:  # it sampled or trained
+            release_memory()
         write_headline(run, entry)
         emit(
             StageEvent(

@@ -1,5 +1,6 @@
 """The key of a stage follows what the code computes, not how it is written."""
 
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -62,3 +63,14 @@ def test_an_import_inside_a_function_counts(digest_of):
 def test_a_module_without_source_is_an_error(digest_of):
     with pytest.raises(ModuleNotFoundError, match="no source file"):
         module.code_digest("rlhf_sample_missing")
+
+
+def test_taking_it_imports_nothing():
+    # A re-used run must not pay for torch only to learn that nothing has changed.
+    code = (
+        "import sys\nfrom tasks.code_digest import code_digest\n"
+        "code_digest('tasks.ppo', 'tasks.dpo', 'tasks.evaluate')\n"
+        "print(sorted({'torch', 'transformers', 'trl', 'polars'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
