@@ -46,7 +46,7 @@ class PretrainConfig(Section):
     """Language modelling of the corpus from random weights; skipped when the recipe names a `base`."""
 
     shape: ModelShape = ModelShape()
-    steps: int = Field(900, ge=1)
+    steps: int = Field(850, ge=1)
     batch_size: int = Field(32, ge=1)
     """Blocks per optimizer step."""
     block_size: int = Field(96, ge=8)

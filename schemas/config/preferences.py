@@ -10,7 +10,7 @@ from schemas.config.section import Section
 class SampleConfig(Section):
     """Several responses of the SFT policy to each prompt."""
 
-    num_prompts: int = Field(2_304, ge=2)
+    num_prompts: int = Field(2_048, ge=2)
     num_responses: int = Field(4, ge=2, le=9)
     """Responses per prompt, ranked against each other."""
     temperature: float = Field(1.0, gt=0)
