@@ -12,7 +12,8 @@ from schemas.config import RunConfig
 from schemas.config.loading import load_config
 from schemas.config.run import STAGES
 from schemas.errors import NotFound
-from schemas.reports import PolicyEvaluation, RunSummary
+from schemas.evaluation import PolicyEvaluation
+from schemas.reports import RunSummary
 from schemas.settings import Settings
 
 Recipe = Annotated[
@@ -139,12 +140,13 @@ def _evaluation_row(evaluation: PolicyEvaluation) -> tuple[str, ...]:
     win = "-"
     if evaluation.win_rate is not None:
         win = f"{evaluation.win_rate:.3f} [{evaluation.win_rate_low:.3f}, {evaluation.win_rate_high:.3f}]"
+    score = evaluation.score
     known = [evaluation.gold, evaluation.right, evaluation.rude]
     return (
         evaluation.name,
         win,
         f"{evaluation.kl:.2f}",
-        f"{evaluation.score.value:.2f}",
+        "-" if score is None else f"{score.value:.2f}",
         *("-" if interval is None else f"{interval.value:.3f}" for interval in known),
     )
 

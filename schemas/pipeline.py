@@ -1,7 +1,7 @@
 """What a stage has to know of the pipeline run that it belongs to."""
 
 from schemas.config.run import ComputeConfig
-from schemas.reports import Record
+from schemas.record import Record
 
 
 class PipelineRun(Record):

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from schemas.reports import Record
+from schemas.record import Record
 
 
 class Version(Record):

@@ -2,23 +2,11 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import Field, JsonValue
 
+from schemas.evaluation import CurvePoint, PolicyEvaluation
+from schemas.record import Interval, Record
 from schemas.refs import DatasetRef, FileRef, ModelRef, Ref
-
-
-class Record(BaseModel):
-    """A frozen record, closed to unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Interval(Record):
-    """An estimate with its confidence interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Finding(Record):
@@ -48,14 +36,14 @@ class ValidationReport(Record):
     quarantined: int
     dropped: int = 0
     """Rows that were left out although nothing is wrong with them: exact duplicates, ties."""
-    reasons: dict[str, int] = {}
+    reasons: dict[str, int] = Field(default_factory=dict)
     """Dropped rows by reason."""
-    counts: dict[str, int] = {}
+    counts: dict[str, int] = Field(default_factory=dict)
     """Rows in which each kind was found; `findings` names the first thousand of each."""
     findings: tuple[Finding, ...] = ()
-    statistics: dict[str, float] = {}
+    statistics: dict[str, float] = Field(default_factory=dict)
     """Numbers worth showing: mean lengths, share of longer chosen responses and so on."""
-    figures: dict[str, tuple[float, ...]] = {}
+    figures: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     """Numbers to draw, by name: `length_edges_chosen`, `length_counts_chosen` and so on."""
 
 
@@ -95,7 +83,7 @@ class TokenCheck(Record):
 class StageResult(Record):
     """What a stage hands on: refs (fields of the subclasses) and the numbers worth comparing."""
 
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float] = Field(default_factory=dict)
 
     def refs(self) -> dict[str, Ref]:
         """Return the refs among the fields, by field name; absent ones are left out."""
@@ -168,43 +156,6 @@ class RewardResult(StageResult):
     """Standard deviation of the same; consumers divide by it."""
 
 
-class CurvePoint(Record):
-    """One iteration of an online aligner, judged afterwards."""
-
-    iteration: int
-    kl: float
-    """Mean KL from the reference per response, in nats."""
-    score: float
-    """Mean normalised reward-model score."""
-    gold: float | None = None
-    """Mean hidden utility, where it is known; no training stage sees it."""
-
-
-class PolicyEvaluation(Record):
-    """One policy on the held-out prompts; None where the judge does not know."""
-
-    name: str
-    win_rate: float | None = None
-    """Share of prompts on which the judge prefers it to the SFT policy; ties count half; None for SFT itself."""
-    win_rate_low: float | None = None
-    win_rate_high: float | None = None
-    kl: float = 0.0
-    """Mean KL from the SFT policy per response, in nats (k1 estimate over own samples)."""
-    score: Interval
-    """Mean normalised reward-model score."""
-    gold: Interval | None = None
-    right: Interval | None = None
-    """Share of right answers."""
-    rude: Interval | None = None
-    """Share of rude answers."""
-    length: float
-    """Mean response length in tokens."""
-    eos_rate: float
-    """Share of responses that ended by themselves."""
-    num_prompts: int = 0
-    """Held-out prompts that were judged."""
-
-
 class EvaluationResult(StageResult):
     """One policy's evaluation, with its sampled responses (table `samples`)."""
 
@@ -235,7 +186,7 @@ class Promotion(StageResult):
     """What the registry looks like after the run."""
 
     verdict: Literal["promoted", "refused"]
-    versions: dict[str, int] = {}
+    versions: dict[str, int] = Field(default_factory=dict)
     """Registered version of each aligner."""
     version: int | None = None
     """The version that now holds the alias."""
@@ -268,9 +219,9 @@ class StageRecord(Record):
     """MLflow run of the stage."""
     reused_from: str | None = None
     """MLflow run that computed it, when it was re-used."""
-    outputs: dict[str, Ref] = {}
-    inputs: dict[str, Ref] = {}
-    metrics: dict[str, float] = {}
+    outputs: dict[str, Ref] = Field(default_factory=dict)
+    inputs: dict[str, Ref] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
 
 
 class StageEntry(Record):

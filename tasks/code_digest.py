@@ -11,6 +11,8 @@ _TRANSPARENT = (
     "rlhf.adapters",
     "schemas.config",
     "schemas.errors",
+    "schemas.evaluation",
+    "schemas.record",
     "schemas.refs",
     "schemas.reports",
     "schemas.settings",

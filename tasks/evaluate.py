@@ -1,8 +1,9 @@
 """Stages `evaluate-...`: every policy answers the same held-out prompts and is judged against the SFT policy."""
 
 from schemas.config import DataConfig, EvaluateConfig
+from schemas.record import Interval, Record
 from schemas.refs import DatasetRef, ModelRef
-from schemas.reports import EvaluationResult, Interval, PolicyEvaluation
+from schemas.reports import EvaluationResult
 from tasks.stage import stage
 from tasks.work import StageWork
 
@@ -50,13 +51,15 @@ def evaluate_policy(
     )
 
 
-def numbers(found: PolicyEvaluation) -> dict[str, float]:
+def numbers(found: Record) -> dict[str, float]:
     """Return an evaluation as flat metrics; unknown ones are left out."""
     flat: dict[str, float] = {}
     for name in type(found).model_fields:
         value = getattr(found, name)
         if isinstance(value, Interval):
             flat |= {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+        elif isinstance(value, Record):
+            flat |= numbers(value)
         elif isinstance(value, float):
             flat[name] = value
     return flat

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import ValidationError, field_validator
 
 from schemas.errors import ArtifactMissing, DigestMismatch, NotFound
-from schemas.reports import Record
+from schemas.record import Record
 
 COMPUTE_AGAIN = "`rlhf run --fresh` computes it again"
 

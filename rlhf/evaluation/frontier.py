@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from schemas.reports import CurvePoint
+from schemas.evaluation import CurvePoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

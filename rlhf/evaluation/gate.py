@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 
+from rlhf.evaluation.judges import JUDGES
 from schemas.config import EvaluateConfig, GateConfig
-from schemas.reports import GateRule, PolicyEvaluation
+from schemas.evaluation import PolicyEvaluation
+from schemas.reports import GateRule
 
 
 def decide(
@@ -39,10 +41,8 @@ def _rules(
             wanted="a judge that no aligner was trained on"
             if config.require_independent_judge
             else "any judge",
-            found="the hidden utility, which training never sees"
-            if evaluate.judge == "utility"
-            else "the reward model, which is what the aligners were trained on",
-            passed=evaluate.judge == "utility" or not config.require_independent_judge,
+            found=JUDGES[evaluate.judge],
+            passed=evaluate.independent or not config.require_independent_judge,
         ),
         GateRule(
             name="KL budget",

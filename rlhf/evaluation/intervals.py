@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from schemas.reports import Interval
+from schemas.record import Interval
 
 DRAWN_AT_ONCE = 4_000_000
 """Values drawn per block of resamples, which bounds memory to a few tens of megabytes."""

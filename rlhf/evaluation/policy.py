@@ -15,7 +15,8 @@ from rlhf.models.reward import RewardModel
 from rlhf.models.sampling import response_logprobs, sample
 from schemas.config import EvaluateConfig
 from schemas.errors import ConfigError, DataRejected
-from schemas.reports import CurvePoint, Interval, PolicyEvaluation
+from schemas.evaluation import CurvePoint, PolicyEvaluation
+from schemas.record import Interval
 
 
 def respond(

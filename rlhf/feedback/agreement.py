@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rlhf.feedback.votes import Votes
-from schemas.reports import Interval
+from schemas.record import Interval
 
 _ROUNDS = 1000
 _VALUES = (-1, 0, 1)

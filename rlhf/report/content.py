@@ -5,14 +5,14 @@ from datetime import datetime
 from pydantic import Field
 
 from rlhf.evaluation.frontier import diagnose
+from rlhf.evaluation.judges import JUDGES
 from schemas.config import RunConfig
+from schemas.evaluation import CurvePoint, PolicyEvaluation
+from schemas.record import Record
 from schemas.reports import (
-    CurvePoint,
     GateDecision,
-    PolicyEvaluation,
     Probe,
     Promotion,
-    Record,
     RewardResult,
     StageRecord,
     TokenCheck,
@@ -111,7 +111,7 @@ def verdict(content: ReportContent) -> str:
 def summary(content: ReportContent) -> tuple[str, ...]:
     """Tell the run in plain sentences, good and bad alike."""
     level = f"{content.config.evaluate.confidence:.0%}"
-    judge = "the hidden utility" if content.config.evaluate.judge == "utility" else "the reward model"
+    judge = JUDGES[content.config.evaluate.judge].partition(",")[0]
     sentences = [
         f"Judged by {judge}, {name.upper()}'s answers win against the SFT model's on "
         f"{percent(found.win_rate)} of {found.num_prompts} held-out prompts "
@@ -129,7 +129,7 @@ def summary(content: ReportContent) -> tuple[str, ...]:
                 f"With {name.upper()}, right answers went from {percent(content.sft.right.value)} "
                 f"to {percent(found.right.value)}{rude}."
             )
-    if content.config.evaluate.judge == "reward":
+    if not content.config.evaluate.independent:
         sentences.append(
             "That judge is what the aligners were trained on, so these win rates show that "
             "optimisation worked, not that people would agree."

@@ -6,7 +6,9 @@ from markupsafe import Markup
 
 from rlhf.report.chart import CHARACTER, Area, axes, curve, cut, line, span, svg, text, tick_room
 from rlhf.report.content import History
-from schemas.reports import CurvePoint, Interval, PolicyEvaluation, Probe, RewardResult
+from schemas.evaluation import CurvePoint, PolicyEvaluation
+from schemas.record import Interval
+from schemas.reports import Probe, RewardResult
 
 POINTS = 240
 """Points of a curve at most; longer histories show evenly spaced ones, the last included."""

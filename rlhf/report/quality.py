@@ -8,7 +8,8 @@ from markupsafe import Markup
 
 from rlhf.report.chart import CHARACTER, Area, axes, curve, cut, line, span, svg, text, tick_room
 from rlhf.report.figures import forest
-from schemas.reports import Interval, TokenCheck, ValidationReport
+from schemas.record import Interval
+from schemas.reports import TokenCheck, ValidationReport
 
 SIDES = (("chosen", "one"), ("rejected", "two"))
 SHOWN_KINDS = 12

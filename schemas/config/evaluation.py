@@ -10,8 +10,10 @@ from schemas.config.section import Section
 class EvaluateConfig(Section):
     """Every policy answers the same held-out prompts; responses are judged pairwise against the SFT policy's."""
 
-    judge: Literal["utility", "reward"] = "utility"
-    """`utility`: the helpdesk world's hidden utility; `reward`: the reward model (not independent of training)."""
+    judge: Literal["utility", "evaluation_reward", "people", "llm", "reward"] = "utility"
+    """`utility`: the helpdesk world's hidden utility; `evaluation_reward`: a reward model trained on preferences that
+    nothing else learns from (`preferences.judging_fraction`); `people`: on the labelling page; `llm`: a language model
+    behind an endpoint (`RLHF_JUDGE_URL`); `reward`: the reward model that was optimised, which is not independent."""
     num_prompts: int = Field(512, ge=8)
     temperature: float = Field(1.0, gt=0)
     max_new_tokens: int = Field(64, ge=1)
@@ -20,6 +22,11 @@ class EvaluateConfig(Section):
     confidence: float = Field(0.95, gt=0.5, lt=1)
     bootstrap_samples: int = Field(2_000, ge=100)
     """Resamples of the prompts behind each interval."""
+
+    @property
+    def independent(self) -> bool:
+        """Whether no aligner was trained on what the judge says."""
+        return self.judge != "reward"
 
 
 class GateConfig(Section):

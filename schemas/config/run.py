@@ -79,7 +79,7 @@ class RunConfig(Section):
                 raise ValueError("preferences.gold_questions needs data.source=helpdesk; leave it at 0")
             if self.evaluate.judge == "utility":
                 raise ValueError(
-                    "evaluate.judge=utility needs data.source=helpdesk; use evaluate.judge=reward"
+                    "evaluate.judge=utility needs data.source=helpdesk; use evaluation_reward, people, llm or reward"
                 )
         elif self.preferences.source == "files":
             raise ValueError("preferences.source=files needs data.source=files")

@@ -8,8 +8,10 @@ import pytest
 
 from schemas.config import RunConfig
 from schemas.config.loading import load_config
+from schemas.evaluation import PolicyEvaluation
+from schemas.record import Interval
 from schemas.refs import DatasetRef
-from schemas.reports import EvaluationResult, Interval, MetricPoint, PolicyEvaluation
+from schemas.reports import EvaluationResult, MetricPoint
 from tasks import report
 from tasks.work import artifact_store
 

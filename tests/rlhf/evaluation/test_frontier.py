@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from rlhf.evaluation.frontier import diagnose
-from schemas.reports import CurvePoint
+from schemas.evaluation import CurvePoint
 
 
 def curve(gold: list[float], score: list[float], noise: float = 0.0) -> list[CurvePoint]:

@@ -4,7 +4,9 @@ import pytest
 
 from rlhf.evaluation.gate import decide
 from schemas.config import EvaluateConfig, GateConfig
-from schemas.reports import GateRule, Interval, PolicyEvaluation
+from schemas.evaluation import PolicyEvaluation
+from schemas.record import Interval
+from schemas.reports import GateRule
 
 
 def share(value: float) -> Interval:

@@ -5,14 +5,13 @@ import pytest
 
 from rlhf.report.content import Answer, PairedResponses, ReportContent, Turn
 from schemas.config import EvaluateConfig, GateConfig, RunConfig
+from schemas.evaluation import CurvePoint, PolicyEvaluation
+from schemas.record import Interval
 from schemas.refs import DatasetRef, ModelRef
 from schemas.reports import (
-    CurvePoint,
     Finding,
     GateDecision,
     GateRule,
-    Interval,
-    PolicyEvaluation,
     Probe,
     Promotion,
     RewardResult,

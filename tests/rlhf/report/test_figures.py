@@ -7,7 +7,9 @@ from rlhf.report.content import ReportContent
 from rlhf.report.figures import frontier, metric_curve, probe_accuracies
 from rlhf.report.page import plots
 from rlhf.report.pipeline import pipeline
-from schemas.reports import CurvePoint, Interval, Probe
+from schemas.evaluation import CurvePoint
+from schemas.record import Interval
+from schemas.reports import Probe
 
 
 def drawn(picture: str) -> ElementTree.Element:
