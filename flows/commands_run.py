@@ -10,7 +10,7 @@ from flows.environment import prepare
 from flows.terminal import say, show, show_json, show_table
 from schemas.config import RunConfig
 from schemas.config.loading import load_config
-from schemas.config.run import STAGES
+from schemas.config.run import STAGES, of_round
 from schemas.errors import NotFound
 from schemas.evaluation import PolicyEvaluation
 from schemas.reports import RunSummary
@@ -79,13 +79,19 @@ def config(recipe: Recipe, overrides: Overrides = None, json: Json = False) -> N
 def stage_names(tree: RunConfig) -> list[str]:
     """Return the names of the stages that a run of this tree has, in order."""
     aligners = [aligner.name for aligner in tree.aligners]
-    names: list[str] = []
-    for name in STAGES:
-        if name == "evaluate":
-            names += [*aligners, "evaluate-sft", *(f"evaluate-{aligner}" for aligner in aligners)]
-        else:
-            names.append(name)
-    return names
+    first, last = STAGES.index("sample"), STAGES.index("gate")
+    in_round = [
+        name
+        for stem in STAGES[first:last]
+        for name in (
+            [*aligners, *(f"evaluate-{policy}" for policy in ("sft", *aligners))]
+            if stem == "evaluate"
+            else [stem]
+        )
+    ]
+    rounds = range(1, tree.rounds.number + 1)
+    every = [of_round(name, number) for number in rounds for name in in_round]
+    return [*STAGES[:first], *every, *STAGES[last:]]
 
 
 def exit_code(summary: RunSummary) -> int:

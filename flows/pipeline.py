@@ -3,9 +3,10 @@
 from prefect import flow
 
 from schemas.config import RunConfig
+from schemas.pipeline import Round, collected_before, evaluations_of, policies_of
 from schemas.reports import RunSummary
 from tasks.align import align
-from tasks.evaluate import evaluate_policy
+from tasks.evaluate import judge
 from tasks.gate import decide
 from tasks.preferences import collect_preferences
 from tasks.pretrain import import_base, pretrain_base
@@ -13,7 +14,7 @@ from tasks.register import register_models
 from tasks.report import write_report
 from tasks.reward import probe_reward, train_reward
 from tasks.run import pipeline_run, summarise
-from tasks.sample import sample_candidates
+from tasks.sample import sample
 from tasks.sft import train_sft
 from tasks.validate import validate
 from tasks.waiting import wait_for_people
@@ -32,38 +33,44 @@ def rlhf(config: RunConfig, fresh: bool = False, until: str | None = None) -> Ru
         )
         # Step 1: supervise
         sft = train_sft(run, base.model, data.demonstrations, config.sft)
-        # Step 2: compare, and learn the comparison
-        sampled = sample_candidates(run, sft.model, data.prompts, config.sample)
-        wait_for_people(run, sampled.candidates, config.data, config.preferences)
-        collected = collect_preferences(
-            run, sampled.candidates, data.preferences, config.data, config.preferences
-        )
-        reward = train_reward(run, sft.model, collected.preferences, sampled.candidates, config.reward)
-        probe_reward(run, reward.model, config.data, config.evaluate)
-        # Step 3: reinforce, tethered to the SFT policy by KL
-        policies = {
-            aligner.name: align(run, sft.model, reward.model, data.prompts, collected.preferences, aligner)
-            for aligner in config.aligners
-        }
-        # Step 4: judge against the SFT policy, and promote only what has shown to be better
-        judge = (sft.model, reward.model, data.held_out)
-        baseline = evaluate_policy.named("evaluate-sft")(
-            run, "sft", sft.model, *judge, None, None, config.data, config.evaluate
-        )
-        judged = {
-            name: evaluate_policy.named(f"evaluate-{name}")(
-                run,
-                name,
-                policy.model,
-                *judge,
-                baseline.samples,
-                policy.rollouts,
+        rounds: list[Round] = []
+        for turn in run.rounds(config.rounds.number):
+            # Step 2: compare, and learn the comparison
+            sampled = sample(turn, sft.model, rounds, data.prompts, config.sample)
+            wait_for_people(turn, sampled.candidates, config.data, config.preferences)
+            collected = collect_preferences(
+                turn,
+                sampled.candidates,
+                data.preferences,
+                collected_before(rounds),
                 config.data,
-                config.evaluate,
+                config.preferences,
             )
-            for name, policy in policies.items()
-        }
-        decision = decide(run, baseline, judged, config.evaluate, config.gate)
-        register_models(run, policies, judged, decision)
+            reward = train_reward(turn, sft.model, collected.preferences, sampled.of_sft, config.reward)
+            probe_reward(turn, reward.model, config.data, config.evaluate)
+            # Step 3: reinforce, tethered to the SFT policy by KL
+            policies = {
+                aligner.name: align(
+                    turn, sft.model, reward.model, data.prompts, collected.preferences, aligner
+                )
+                for aligner in config.aligners
+            }
+            # Step 4: judge against the SFT policy; the next round ranks what the new policies say
+            baseline, judged = judge(
+                turn, sft.model, reward.model, data.held_out, policies, config.data, config.evaluate
+            )
+            rounds.append(
+                Round(
+                    run=turn,
+                    candidates=sampled.candidates,
+                    preferences=collected,
+                    reward=reward.model,
+                    policies=policies,
+                    judged=judged,
+                )
+            )
+        # Promote only what has shown to be better
+        decision = decide(run, baseline, evaluations_of(rounds), config.evaluate, config.gate)
+        register_models(run, policies_of(rounds), evaluations_of(rounds), decision)
         write_report(run)
     return summarise(run.run_id)

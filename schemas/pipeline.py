@@ -1,7 +1,11 @@
-"""What a stage has to know of the pipeline run that it belongs to."""
+"""What a stage has to know of the pipeline run that it belongs to, and what one round hands on to the next."""
 
-from schemas.config.run import ComputeConfig
+from collections.abc import Sequence
+
+from schemas.config.run import ComputeConfig, of_round
 from schemas.record import Record
+from schemas.refs import DatasetRef, ModelRef
+from schemas.reports import EvaluationResult, PolicyResult, PreferencesResult
 
 
 class PipelineRun(Record):
@@ -17,3 +21,43 @@ class PipelineRun(Record):
     """Compute every stage again, whatever the store holds."""
     until: str | None = None
     """Stop after the stage of this name."""
+    round: int | None = None
+    """The round that the stages belong to, from 1; None for what belongs to all of them."""
+
+    def rounds(self, number: int) -> tuple["PipelineRun", ...]:
+        """Return what each round's stages have to know."""
+        return tuple(self.model_copy(update={"round": turn}) for turn in range(1, number + 1))
+
+    def called(self, stage: str) -> str:
+        """Return what a stage is called in this round."""
+        return of_round(stage, self.round or 1)
+
+
+class Round(Record):
+    """What a finished round hands on to the next."""
+
+    run: PipelineRun
+    candidates: DatasetRef
+    """What its raters were asked about."""
+    preferences: PreferencesResult
+    """Of all rounds so far."""
+    reward: ModelRef
+    policies: dict[str, PolicyResult]
+    """By aligner."""
+    judged: dict[str, EvaluationResult]
+    """By aligner."""
+
+
+def collected_before(rounds: Sequence[Round]) -> PreferencesResult | None:
+    """Return what the finished rounds have collected together; None before the first one ends."""
+    return rounds[-1].preferences if rounds else None
+
+
+def policies_of(rounds: Sequence[Round]) -> dict[str, PolicyResult]:
+    """Return the policies of all rounds, each by a name of its own."""
+    return {one.run.called(name): policy for one in rounds for name, policy in one.policies.items()}
+
+
+def evaluations_of(rounds: Sequence[Round]) -> dict[str, EvaluationResult]:
+    """Return the evaluations of all rounds' policies, by the same names."""
+    return {one.run.called(name): found for one in rounds for name, found in one.judged.items()}

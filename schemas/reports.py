@@ -219,9 +219,16 @@ class StageRecord(Record):
     """MLflow run of the stage."""
     reused_from: str | None = None
     """MLflow run that computed it, when it was re-used."""
+    round: int | None = None
+    """The round that it belongs to, from 1; None for what belongs to all of them."""
     outputs: dict[str, Ref] = Field(default_factory=dict)
     inputs: dict[str, Ref] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def stage(self) -> str:
+        """Its name in the first round."""
+        return self.name.removesuffix(f"-{self.round}") if (self.round or 1) > 1 else self.name
 
 
 class StageEntry(Record):

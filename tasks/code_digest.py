@@ -12,6 +12,7 @@ _TRANSPARENT = (
     "schemas.config",
     "schemas.errors",
     "schemas.evaluation",
+    "schemas.pipeline",
     "schemas.record",
     "schemas.refs",
     "schemas.reports",

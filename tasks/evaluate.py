@@ -1,9 +1,10 @@
 """Stages `evaluate-...`: every policy answers the same held-out prompts and is judged against the SFT policy."""
 
 from schemas.config import DataConfig, EvaluateConfig
+from schemas.pipeline import PipelineRun
 from schemas.record import Interval, Record
 from schemas.refs import DatasetRef, ModelRef
-from schemas.reports import EvaluationResult
+from schemas.reports import EvaluationResult, PolicyResult
 from tasks.stage import stage
 from tasks.work import StageWork
 
@@ -49,6 +50,37 @@ def evaluate_policy(
         curve=evaluation.annotate_curve(work.read(rollouts), world) if rollouts else (),
         metrics=numbers(found),
     )
+
+
+def judge(
+    run: PipelineRun,
+    sft: ModelRef,
+    reward: ModelRef,
+    held_out: DatasetRef,
+    policies: dict[str, PolicyResult],
+    data: DataConfig,
+    config: EvaluateConfig,
+) -> tuple[EvaluationResult, dict[str, EvaluationResult]]:
+    """Evaluate the SFT policy, and every policy against it."""
+    baseline = evaluate_policy.named("evaluate-sft")(
+        run, run.called("sft"), sft, sft, reward, held_out, None, None, data, config
+    )
+    judged = {
+        name: evaluate_policy.named(f"evaluate-{name}")(
+            run,
+            run.called(name),
+            policy.model,
+            sft,
+            reward,
+            held_out,
+            baseline.samples,
+            policy.rollouts,
+            data,
+            config,
+        )
+        for name, policy in policies.items()
+    }
+    return baseline, judged
 
 
 def numbers(found: Record) -> dict[str, float]:

@@ -9,6 +9,7 @@ from rlhf.feedback.schema import Batch
 from schemas.config import DataConfig, PreferencesConfig
 from schemas.errors import DataRejected
 from schemas.refs import DatasetRef
+from schemas.reports import PreferencesResult
 from schemas.settings import Settings
 from tasks.work import artifact_store
 
@@ -60,7 +61,11 @@ def publish_for_people(
 
 
 def answers_digest(
-    candidates: DatasetRef, given: DatasetRef | None, data: DataConfig, config: PreferencesConfig
+    candidates: DatasetRef,
+    given: DatasetRef | None,
+    earlier: PreferencesResult | None,
+    data: DataConfig,
+    config: PreferencesConfig,
 ) -> str:
     """Return what tells one state of people's answers from another; the same for all other sources."""
     if config.source != "people":

@@ -1,5 +1,7 @@
 """Stage `preferences`: raters rank the candidates; pairs are derived from the rankings."""
 
+import polars as pl
+
 from schemas.config import DataConfig, PreferencesConfig
 from schemas.errors import DataRejected
 from schemas.refs import DatasetRef
@@ -14,10 +16,14 @@ def collect_preferences(
     work: StageWork,
     candidates: DatasetRef,
     given: DatasetRef | None,
+    earlier: PreferencesResult | None,
     data: DataConfig,
     config: PreferencesConfig,
 ) -> PreferencesResult:
-    """Take the rankings that people gave, have simulated raters give them, or take the pairs of the recipe's files."""
+    """Take the rankings that people gave, have simulated raters give them, or take the pairs of the recipe's files.
+
+    What earlier rounds collected is kept: their tables come first in this round's.
+    """
     from rlhf.feedback import batches, collected, rankings, raters
 
     if config.source == "files":
@@ -32,10 +38,15 @@ def collect_preferences(
         raise DataRejected(
             f"Batch {batch.name} has {ranked.height} rankings, from which no pair follows; a reward model needs some. Let people rank, and run again."
         )
+    metrics = rankings.describe(ranked, pairs)
+    if earlier:
+        assert earlier.rankings is not None, "only files come without rankings, and they have one round"
+        ranked = pl.concat([work.read(earlier.rankings), ranked])
+        pairs = pl.concat([work.read(earlier.preferences), pairs])
     return PreferencesResult(
         rankings=work.publish_table(ranked, "rankings"),
         preferences=work.publish_table(pairs, "preferences"),
-        metrics=rankings.describe(ranked, pairs),
+        metrics=metrics,
     )
 
 
@@ -46,7 +57,7 @@ def _simulate(work: StageWork, candidates: DatasetRef, config: PreferencesConfig
     key = f"simulated-{work.folder.name}" + (f"-{work.run.run_id}" if work.run.fresh else "")
     frame, seed = work.read(candidates), work.run.seed
     plan = batches.Plan(
-        name=f"{work.run.name}-simulated",
+        name=work.run.called(f"{work.run.name}-simulated"),
         simulated=True,
         overlap=config.overlap,
         quota=config.quota,

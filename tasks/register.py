@@ -2,6 +2,7 @@
 
 import hashlib
 
+from schemas.config.run import of_round
 from schemas.reports import EvaluationResult, GateDecision, PolicyResult, Promotion
 from tasks.evaluate import numbers
 from tasks.run import entries
@@ -23,7 +24,7 @@ def register_models(
     tracking = connect_tracking(work.run.name)
     known = {version.tags.get("digest"): version.version for version in tracking.versions(work.run.name)}
     _show_on_their_own_runs(work, evaluations)
-    evidence = provenance(work.run.run_id)
+    stages = entries(work.run.run_id)
     versions: dict[str, int] = {}
     for name, policy in policies.items():
         digest = policy.model.digest
@@ -33,19 +34,21 @@ def register_models(
         work.tracked.log_folder(work.fetch(policy.model), f"models/{name}")
         passed = all(rule.passed for rule in decision.rules[name])
         found = numbers(evaluations[name].evaluation)
+        turn = stages[name].record.round or 1
         versions[name] = tracking.register(
             work.run.name,
             run_id=work.run_id,
             artifact_folder=f"models/{name}",
             tags={
                 "aligner": name,
+                "round": str(turn),
                 "gate": "passed" if passed else "refused",
                 **{key: f"{found[key]:.4f}" for key in SHOWN if key in found},
                 "pipeline_run": work.run.run_id,
                 "seed": str(work.run.seed),
                 "digest": digest,
                 "uri": policy.model.uri,
-                **evidence,
+                **provenance(work.run.run_id, turn),
             },
             description=f"{name.upper()} of recipe {work.run.name}, pipeline run {work.run.run_id}: {_shown(found)}",
         )
@@ -75,16 +78,16 @@ def _show_on_their_own_runs(work: StageWork, evaluations: dict[str, EvaluationRe
         )
 
 
-def provenance(run_id: str) -> dict[str, str]:
-    """Return tags that say what a run's models were made from: its configuration, its data and its judges."""
+def provenance(run_id: str, turn: int) -> dict[str, str]:
+    """Return tags that say what a round's models were made from: its configuration, its data and its judges."""
     found = entries(run_id)
     made_from = {
         f"{kind}.{name}": ref.digest
         for stage, kind in (
             ("validate", "data"),
-            ("preferences", "data"),
+            (of_round("preferences", turn), "data"),
             ("sft", "sft"),
-            ("reward", "reward"),
+            (of_round("reward", turn), "reward"),
         )
         if stage in found
         for name, ref in found[stage].record.outputs.items()

@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from schemas.config import RunConfig
 from schemas.config.loading import load_config, shipped_recipes
+from schemas.config.run import of_round
 from schemas.errors import ConfigError, NotFound
 from schemas.reports import (
     EvaluationResult,
@@ -72,14 +73,21 @@ def read_content(run_id: str) -> "ReportContent":
             f"The store knows no evaluated run {run_id!r}; wanted the parent run id that `rlhf run` printed."
         )
     config = RunConfig.model_validate_json(stored)
-    names = [aligner.name for aligner in config.aligners]
+    rounds = range(1, config.rounds.number + 1)
+    last = max((turn for turn in rounds if of_round("reward", turn) in found), default=1)
+    reward = result_of(found, of_round("reward", last), RewardResult)
+    probes = result_of(found, of_round("probe", last), ProbeResult)
+    aligners = [aligner.name for aligner in config.aligners]
     judged = {
-        name: result for name in names if (result := result_of(found, f"evaluate-{name}", EvaluationResult))
+        of_round(name, turn): result
+        for turn in rounds
+        for name in aligners
+        if (result := result_of(found, of_round(f"evaluate-{name}", turn), EvaluationResult))
     }
+    newest = {name: judged[name] for name in (of_round(name, last) for name in aligners) if name in judged}
     validated = result_of(found, "validate", ValidatedData)
-    probes = result_of(found, "probe", ProbeResult)
     return ReportContent(
-        title=f"{config.name}: {' and '.join(name.upper() for name in names)} against SFT",
+        title=f"{config.name}: {' and '.join(name.upper() for name in aligners)} against SFT",
         config=config,
         stages=tuple(entry.record for entry in found.values()),
         validation=_validation(validated, config) if validated else (),
@@ -87,17 +95,17 @@ def read_content(run_id: str) -> "ReportContent":
             name: result.tokens
             for name, result in (
                 ("sft", result_of(found, "sft", PolicyResult)),
-                ("reward", result_of(found, "reward", RewardResult)),
+                (of_round("reward", last), reward),
             )
             if result and result.tokens
         },
         histories={name: _histories(entry.points) for name, entry in found.items()},
-        reward=result_of(found, "reward", RewardResult),
+        reward=reward,
         probes=probes.probes if probes else (),
         sft=sft.evaluation,
         evaluations={name: result.evaluation for name, result in judged.items()},
         curves={name: result.curve for name, result in judged.items() if result.curve},
-        responses=_responses({"sft": sft, **judged}),
+        responses=_responses({"sft": sft, **newest}),
         gate=result_of(found, "gate", GateDecision) or GateDecision(rules={}),
         promotion=result_of(found, "register", Promotion) or Promotion(verdict="refused"),
         run_id=run_id,

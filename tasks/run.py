@@ -14,7 +14,15 @@ from pydantic import JsonValue
 
 from schemas.config import RunConfig
 from schemas.pipeline import PipelineRun
-from schemas.reports import EvaluationResult, Promotion, ReportResult, RunSummary, StageEntry, StageResult
+from schemas.reports import (
+    EvaluationResult,
+    MetricPoint,
+    Promotion,
+    ReportResult,
+    RunSummary,
+    StageEntry,
+    StageResult,
+)
 from tasks.stage import StageReached
 from tasks.work import artifact_store, code_tags, connect_tracking
 
@@ -61,7 +69,7 @@ def pipeline_run(config: RunConfig, *, fresh: bool, until: str | None = None) ->
             raise
         except StageReached as reached:
             logger.info("stopped after stage %s, as asked", reached)
-        tracked.log_metrics(headline(run.run_id), 0)
+        tracked.log_points(headline(run.run_id))
 
 
 def as_overrides(config: RunConfig) -> dict[str, JsonValue]:
@@ -85,16 +93,23 @@ def _flow_tags() -> dict[str, str]:
     return {"prefect.flow_run_id": str(flow_run.flow_run.id)} if flow_run and flow_run.flow_run else {}
 
 
-def headline(run_id: str) -> dict[str, float]:
-    """Return the numbers by which runs are compared: each aligner's evaluation, and the reward model's accuracy."""
-    numbers: dict[str, float] = {}
-    for name, entry in entries(run_id).items():
+def headline(run_id: str) -> list[MetricPoint]:
+    """Return the numbers by which runs are compared: each aligner's evaluation, and the reward model's accuracy.
+
+    A round is a step, so that MLflow draws the win rate over the rounds and compares runs by their last one.
+    """
+    points: list[MetricPoint] = []
+    for entry in entries(run_id).values():
+        name, found, turn = entry.record.stage, entry.record.metrics, entry.record.round or 1
         if name.startswith("evaluate-"):
             aligner = name.removeprefix("evaluate-")
-            numbers |= {f"{aligner}/{key}": value for key, value in entry.record.metrics.items()}
-        elif name == "reward" and "held_out_accuracy" in entry.record.metrics:
-            numbers["reward/held_out_accuracy"] = entry.record.metrics["held_out_accuracy"]
-    return numbers
+            shown = {f"{aligner}/{key}": value for key, value in found.items()}
+        elif name == "reward" and "held_out_accuracy" in found:
+            shown = {"reward/held_out_accuracy": found["held_out_accuracy"]}
+        else:
+            continue
+        points += [MetricPoint(key=key, value=value, step=turn) for key, value in shown.items()]
+    return points
 
 
 def entries(run_id: str) -> dict[str, StageEntry]:

@@ -1,10 +1,43 @@
-"""Stage `sample`: several responses of the SFT policy to each prompt."""
+"""Stage `sample`: several responses to each prompt, for raters to rank."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from schemas.config import SampleConfig
+from schemas.pipeline import PipelineRun, Round
 from schemas.refs import DatasetRef, ModelRef
 from schemas.reports import CandidatesResult
 from tasks.stage import stage
 from tasks.work import StageWork
+
+
+class Sampled(NamedTuple):
+    """What a round asks raters about."""
+
+    candidates: DatasetRef
+    of_sft: DatasetRef
+    """The SFT policy's own responses, which set the scale of every round's reward model."""
+
+
+def sample(
+    run: PipelineRun,
+    sft: ModelRef,
+    before: Sequence[Round],
+    prompts: DatasetRef,
+    config: SampleConfig,
+) -> Sampled:
+    """Sample what will be ranked: from the SFT policy first, from the latest policies in every later round."""
+    if not before:
+        first = sample_candidates(run, sft, prompts, config).candidates
+        return Sampled(first, first)
+    found = sample_latest(
+        run,
+        {name: policy.model for name, policy in before[-1].policies.items()},
+        prompts,
+        {one.run.called("candidates"): one.candidates for one in before},
+        config,
+    ).candidates
+    return Sampled(found, before[0].candidates)
 
 
 @stage("sample")
@@ -17,6 +50,33 @@ def sample_candidates(
     frame = candidates.sample(
         work.fetch(policy),
         work.read(prompts).head(config.num_prompts),
+        config,
+        seed=work.run.seed,
+        precision=work.precision,
+        on_step=work.on_step,
+    )
+    return CandidatesResult(
+        candidates=work.publish_table(frame, "candidates"), metrics=candidates.describe(frame)
+    )
+
+
+@stage("sample")
+def sample_latest(
+    work: StageWork,
+    policies: dict[str, ModelRef],
+    prompts: DatasetRef,
+    asked: dict[str, DatasetRef],
+    config: SampleConfig,
+) -> CandidatesResult:
+    """Sample the latest policies in turn on prompts that were not asked yet."""
+    from rlhf.feedback import candidates, selection
+
+    wanted = selection.next_prompts(
+        work.read(prompts), [work.read(table) for table in asked.values()], config.num_prompts
+    )
+    frame = candidates.sample_in_turn(
+        [work.fetch(policy) for policy in policies.values()],
+        wanted,
         config,
         seed=work.run.seed,
         precision=work.precision,

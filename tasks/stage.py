@@ -80,27 +80,29 @@ class Stage(Generic[P, R]):
     def __call__(self, run: PipelineRun, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the stage, or re-use its result."""
         arguments = inspect.signature(self.body).bind(None, *args, **kwargs).arguments
+        name = run.called(self.name)
+        named = self._task if name == self.name else self._task.with_options(name=name, task_run_name=name)
         # A task that returns a state of its own hands that state back, not what is in it.
-        result = self._task(run, arguments, return_state=True).result()
+        result = named(run, arguments, return_state=True).result()
         assert isinstance(result, self.result_type)
-        if run.until == self.name:
-            raise StageReached(self.name)
+        if run.until == name:
+            raise StageReached(name)
         return result
 
     def _execute(self, run: PipelineRun, arguments: dict[str, Any]) -> "State[R] | R":
-        started = time.monotonic()
+        started, called = time.monotonic(), run.called(self.name)
         inputs = {name: value for name, value in list(arguments.items())[1:]}
         key = self._key(run, inputs)
         manifest = f"stages/{self.name}/{key}.json"
         store = artifact_store()
         if self.reuse and not run.fresh and (entry := self._finished(manifest)):
-            emit(StageEvent(stage=self.name, state="reused"))
+            emit(StageEvent(stage=called, state="reused"))
             result = self.result_type.model_validate(entry.result)
             self._replay(run, entry, inputs)
             return Completed(
                 data=result, name="Reused", message=f"computed by MLflow run {entry.record.run_id}"
             )
-        emit(StageEvent(stage=self.name, state="started"))
+        emit(StageEvent(stage=called, state="started"))
         work = StageWork(run=run, stage=self.name, key=key, started=started)
         body: Callable[..., R] = self.body  # `arguments` was bound to its signature
         try:
@@ -110,8 +112,8 @@ class Stage(Generic[P, R]):
         except BaseException as error:
             work.close("FAILED" if isinstance(error, Exception) else "KILLED")
             record = self._record(work, inputs, None, started)
-            store.write(_entry_key(run, self.name), _dump(StageEntry(record=record, result={})))
-            emit(StageEvent(stage=self.name, state="failed", seconds=time.monotonic() - started))
+            store.write(_entry_key(run, called), _dump(StageEntry(record=record, result={})))
+            emit(StageEvent(stage=called, state="failed", seconds=time.monotonic() - started))
             raise
         work.log_outputs(result)
         work.close("FINISHED")
@@ -122,17 +124,13 @@ class Stage(Generic[P, R]):
         )
         if self.reuse:
             store.write(manifest, _dump(entry))
-        store.write(_entry_key(run, self.name), _dump(entry))
+        store.write(_entry_key(run, called), _dump(entry))
         shutil.rmtree(work.folder, ignore_errors=True)
         shutil.rmtree(work.checkpoints, ignore_errors=True)
         if work.tokens:  # it sampled or trained
             release_memory()
         write_headline(run, entry)
-        emit(
-            StageEvent(
-                stage=self.name, state="finished", seconds=entry.record.seconds, metrics=result.metrics
-            )
-        )
+        emit(StageEvent(stage=called, state="finished", seconds=entry.record.seconds, metrics=result.metrics))
         return result
 
     def _finished(self, manifest: str) -> StageEntry | None:
@@ -156,6 +154,8 @@ class Stage(Generic[P, R]):
             tracked.log_points(entry.points)
         record = entry.record.model_copy(
             update={
+                "name": run.called(self.name),
+                "round": run.round,
                 "status": "reused",
                 "seconds": 0.0,
                 "ended": time.time(),
@@ -164,14 +164,15 @@ class Stage(Generic[P, R]):
             }
         )
         replayed = entry.model_copy(update={"record": record})
-        artifact_store().write(_entry_key(run, self.name), _dump(replayed))
+        artifact_store().write(_entry_key(run, record.name), _dump(replayed))
         write_headline(run, replayed)
 
     def _record(
         self, work: StageWork, inputs: dict[str, Any], result: R | None, started: float
     ) -> StageRecord:
         return StageRecord(
-            name=self.name,
+            name=work.called,
+            round=work.run.round,
             status="failed" if result is None else "ran",
             seconds=round(time.monotonic() - started, 3),
             ended=time.time(),

@@ -30,7 +30,12 @@ def wait_for_people(
     flow_run = context.flow_run
     deployed = flow_run.deployment_id is not None
     batch = publish_for_people(
-        run.name, candidates, data, config, seed=run.seed, flow_run_id=str(flow_run.id) if deployed else None
+        run.called(run.name),
+        candidates,
+        data,
+        config,
+        seed=run.seed,
+        flow_run_id=str(flow_run.id) if deployed else None,
     )
     if batch.closed_at is not None:
         return
@@ -42,19 +47,19 @@ def wait_for_people(
         # The key lets the resumed run, which comes by here again, find that it has waited already.
         suspend_flow_run(timeout=int(config.timeout_hours * 3600), key=batch.key)
         return
-    _wait_here(batch.key, time.monotonic() + config.timeout_hours * 3600)
+    _wait_here(run.called("preferences"), batch.key, time.monotonic() + config.timeout_hours * 3600)
 
 
-def _wait_here(key: str, deadline: float) -> None:
+def _wait_here(stage: str, key: str, deadline: float) -> None:
     """Wait in this process: a run from the command line has nobody who would start it again."""
     from rlhf.feedback import batches
 
-    emit(StageEvent(stage="preferences", state="started"))
+    emit(StageEvent(stage=stage, state="started"))
     shown = -1
     while (batch := batches.by_key(feedback_store(), key)) and batch.closed_at is None:
         if batch.answered != shown:
             shown = batch.answered
-            emit(StageEvent(stage="preferences", state="step", step=shown, total=batch.quota))
+            emit(StageEvent(stage=stage, state="step", step=shown, total=batch.quota))
         if time.monotonic() > deadline:
             raise FeedbackUnreachable(
                 f"Batch {batch.name} has {batch.answered} of {batch.quota} rankings, and preferences.timeout_hours is over; close it with `rlhf label close {batch.name}`, or run again to wait longer."

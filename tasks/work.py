@@ -59,6 +59,7 @@ class StageWork:
     def __init__(self, *, run: PipelineRun, stage: str, key: str, started: float) -> None:
         self.run = run
         self.stage = stage
+        self.called = run.called(stage)
         self.started = started
         self.points: list[MetricPoint] = []
         self.tokens = 0
@@ -134,7 +135,7 @@ class StageWork:
         self._log({f"{self.stage}/{name}": value for name, value in step.metrics.items()}, step.step)
         emit(
             StageEvent(
-                stage=self.stage,
+                stage=self.called,
                 state="step",
                 step=step.step,
                 total=step.total,
@@ -177,10 +178,11 @@ def release_memory() -> None:
 
 def start_stage_run(run: PipelineRun, stage: str, **origin: str) -> TrackedRun:
     """Open a stage's MLflow run, tagged with what it belongs to and, if it computes nothing, with its origin."""
+    turn = {} if run.round is None else {"round": str(run.round)}
     return connect_tracking(run.name).start_run(
-        stage,
+        run.called(stage),
         parent=run.run_id,
-        tags={"stage": stage, "seed": str(run.seed), **code_tags(), **_prefect_tags(), **origin},
+        tags={"stage": stage, "seed": str(run.seed), **turn, **code_tags(), **_prefect_tags(), **origin},
     )
 
 

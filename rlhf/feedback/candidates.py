@@ -1,6 +1,8 @@
 """Sample the responses that raters rank."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +72,50 @@ def sample(
         pl.Series("responses", rows["responses"], pl.List(pl.String)),
         pl.Series("tokens", rows["tokens"], pl.List(pl.Int64)),
         pl.Series("finished", rows["finished"], pl.List(pl.Boolean)),
+    )
+
+
+def sample_in_turn(
+    policies: Sequence[Path],
+    prompts: pl.DataFrame,
+    config: SampleConfig,
+    *,
+    seed: int,
+    precision: "Precision",
+    on_step: "OnStep",
+) -> pl.DataFrame:
+    """Return the same table with responses of several policies: prompt i has its j-th from policy (i + j) mod their number.
+
+    Comparisons between policies tell them apart (Touvron et al. 2023, section 3.2.1, pair two variants), and every
+    policy is seen on every prompt as often as the number of responses allows.
+    """
+
+    def told(place: int) -> "OnStep":
+        done, total = place * prompts.height, number * prompts.height
+        return lambda step: on_step(replace(step, step=done + step.step, total=total))
+
+    number = len(policies)
+    each = config.model_copy(update={"num_responses": -(-config.num_responses // number)})
+    sampled = [
+        sample(
+            policy,
+            prompts,
+            each,
+            seed=seed,
+            precision=precision,
+            on_step=told(place),
+        )
+        for place, policy in enumerate(policies)
+    ]
+    columns: dict[str, list[list[object]]] = {"responses": [], "tokens": [], "finished": []}
+    for row in range(prompts.height):
+        for name, values in columns.items():
+            mine = [frame[name][row].to_list() for frame in sampled]
+            values.append(
+                [mine[(row + turn) % number][turn // number] for turn in range(config.num_responses)]
+            )
+    return sampled[0].with_columns(
+        pl.Series(name, values, sampled[0].schema[name]) for name, values in columns.items()
     )
 
 

@@ -7,6 +7,7 @@ from pydantic import Field
 from rlhf.evaluation.frontier import diagnose
 from rlhf.evaluation.judges import JUDGES
 from schemas.config import RunConfig
+from schemas.config.run import of_round
 from schemas.evaluation import CurvePoint, PolicyEvaluation
 from schemas.record import Record
 from schemas.reports import (
@@ -141,13 +142,60 @@ def summary(content: ReportContent) -> tuple[str, ...]:
 
 
 def feedback(content: ReportContent) -> str | None:
-    """Say how many comparisons the run learnt from; None when it collected none."""
-    found = next((stage.metrics for stage in content.stages if stage.name == "preferences"), {})
-    if "pairs" not in found:
-        return None
-    ranked = f" from {found['rankings']:,.0f} rankings" if "rankings" in found else ""
-    ties = f"; {percent(found['ties'])} were ties" if "ties" in found else ""
-    return f"Comparisons: {found['pairs']:,.0f} pairs of a chosen and a rejected answer{ranked}{ties}."
+    """Say how many comparisons each round learnt from; None when nothing was collected."""
+    said = []
+    for stage in content.stages:
+        if stage.stage != "preferences" or "pairs" not in (found := stage.metrics):
+            continue
+        where = f" in round {stage.round}" if content.config.rounds.number > 1 else ""
+        ranked = f" from {found['rankings']:,.0f} rankings" if "rankings" in found else ""
+        ties = f"; {percent(found['ties'])} were ties" if "ties" in found else ""
+        said.append(
+            f"Comparisons{where}: {found['pairs']:,.0f} pairs of a chosen and a rejected answer{ranked}{ties}."
+        )
+    return " ".join(said) or None
+
+
+class RoundRow(Record):
+    """One line of the table of rounds."""
+
+    number: int
+    rankings: float
+    """Of this round."""
+    pairs: float
+    """Of all rounds so far: what this round's models learnt from."""
+    accuracy: float | None = None
+    """Of this round's reward model, on held-out pairs."""
+    win_rates: dict[str, PolicyEvaluation] = Field(default_factory=dict)
+    """By aligner."""
+
+
+def rounds(content: ReportContent) -> tuple[RoundRow, ...]:
+    """Return what each round asked and reached; nothing for a run of one round."""
+    if content.config.rounds.number == 1:
+        return ()
+    rows: list[RoundRow] = []
+    pairs = 0.0
+    for number in range(1, content.config.rounds.number + 1):
+        done = {stage.stage: stage for stage in content.stages if stage.round == number}
+        if "preferences" not in done:
+            continue
+        collected, learnt = done["preferences"].metrics, done.get("reward")
+        pairs += collected.get("pairs", 0.0)
+        rows.append(
+            RoundRow(
+                number=number,
+                rankings=collected.get("rankings", 0.0),
+                pairs=pairs,
+                accuracy=learnt.metrics.get("held_out_accuracy") if learnt else None,
+                win_rates={
+                    aligner.name: found
+                    for aligner in content.config.aligners
+                    if (found := content.evaluations.get(of_round(aligner.name, number)))
+                },
+            )
+        )
+    return tuple(rows)
 
 
 def weakest_probe(content: ReportContent) -> str | None:

@@ -62,23 +62,19 @@ def _panels(stages: Sequence[StageRecord]) -> list[tuple[str, list[StageRecord]]
     named = [stem for _, stems in PANELS for stem in stems]
     panels = []
     for title, stems in PANELS:
-        nodes = [
-            stage
-            for stage in stages
-            if (_stem(stage.name) in stems if stems else _stem(stage.name) not in named)
-        ]
+        nodes = [stage for stage in stages if (_stem(stage) in stems if stems else _stem(stage) not in named)]
         if nodes:
             panels.append((title, nodes))
     return panels
 
 
-def _stem(name: str) -> str:
+def _stem(stage: StageRecord) -> str:
     # An evaluation per policy may be called evaluate-ppo, evaluate_ppo or evaluate/ppo.
-    return "evaluate" if name.startswith("evaluate") else name
+    return "evaluate" if stage.stage.startswith("evaluate") else stage.stage
 
 
 def _panel(title: str, nodes: list[StageRecord], x: int, y: int, height: int, slowest: float) -> str:
-    parallel = _stem(nodes[0].name) not in MEANING
+    parallel = _stem(nodes[0]) not in MEANING
     parts = [
         f'<rect class="panel" x="{x}" y="{y}" width="{WIDTH}" height="{height}" rx="14"/>'
         f'<text class="panel-title" x="{x + PAD + 2}" y="{y + 26}">{escape(title)}</text>'
@@ -86,7 +82,7 @@ def _panel(title: str, nodes: list[StageRecord], x: int, y: int, height: int, sl
     for index, stage in enumerate(nodes):
         top = y + HEAD + index * (NODE + GAP)
         parts.append(_node(stage, x + PAD, top, slowest))
-        siblings = index + 1 < len(nodes) and _stem(nodes[index + 1].name) == _stem(stage.name)
+        siblings = index + 1 < len(nodes) and _stem(nodes[index + 1]) == _stem(stage)
         if index + 1 < len(nodes) and not parallel and not siblings:
             parts.append(_arrow(x + WIDTH / 2, top + NODE + 2, x + WIDTH / 2, top + NODE + GAP - 2))
     return "".join(parts)
@@ -94,7 +90,7 @@ def _panel(title: str, nodes: list[StageRecord], x: int, y: int, height: int, sl
 
 def _node(stage: StageRecord, x: int, y: int, slowest: float) -> str:
     width = WIDTH - 2 * PAD
-    meaning = MEANING.get(_stem(stage.name), "align, tethered to SFT by KL")
+    meaning = MEANING.get(_stem(stage), "align, tethered to SFT by KL")
     when = {"ran": duration(stage.seconds), "reused": "re-used", "failed": "failed"}[stage.status]
     # The bar compares the times of this run; a re-used stage cost nothing.
     bar = 0 if stage.status == "reused" else max(2.0, (width - 24) * stage.seconds / slowest)

@@ -6,6 +6,7 @@ from schemas.config.evaluation import EvaluateConfig, GateConfig
 from schemas.config.models import BaseModelConfig, LoraConfig, ModelShape, PretrainConfig
 from schemas.config.ppo import AlarmConfig, GuardConfig, KLConfig, PPOConfig
 from schemas.config.preferences import PreferencesConfig, SampleConfig
+from schemas.config.rounds import RoundsConfig
 from schemas.config.run import ComputeConfig, RunConfig
 from schemas.config.section import Section
 from schemas.config.supervised import OptimiserConfig, RewardConfig, SFTConfig
@@ -30,6 +31,7 @@ __all__ = [
     "PreferencesConfig",
     "PretrainConfig",
     "RewardConfig",
+    "RoundsConfig",
     "RunConfig",
     "SFTConfig",
     "SampleConfig",

@@ -10,6 +10,7 @@ from schemas.config.evaluation import EvaluateConfig, GateConfig
 from schemas.config.models import BaseModelConfig, PretrainConfig
 from schemas.config.ppo import PPOConfig
 from schemas.config.preferences import PreferencesConfig, SampleConfig
+from schemas.config.rounds import RoundsConfig
 from schemas.config.section import Section
 from schemas.config.supervised import RewardConfig, SFTConfig
 
@@ -29,6 +30,11 @@ STAGES = (
 """Names that an aligner may not take."""
 
 
+def of_round(name: str, number: int) -> str:
+    """Return what a stage or policy is called in a round: the first round's have their plain names."""
+    return name if number == 1 else f"{name}-{number}"
+
+
 class RunConfig(Section):
     """Everything that decides what a pipeline run does; secrets and endpoints come from the environment."""
 
@@ -46,6 +52,7 @@ class RunConfig(Section):
     reward: RewardConfig = RewardConfig()
     aligners: tuple[AlignerConfig, ...] = Field((PPOConfig(), DPOConfig()), min_length=1)
     """Compared in one table; each becomes a version of the registered model."""
+    rounds: RoundsConfig = RoundsConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     gate: GateConfig = GateConfig()
 
@@ -57,6 +64,19 @@ class RunConfig(Section):
         if taken := sorted(set(names) & {*STAGES, *type(self).model_fields}):
             raise ValueError(
                 f"an aligner is called {taken[0]!r}, which is a stage or section; choose another name"
+            )
+        later = {of_round(name, number) for name in names for number in range(2, self.rounds.number + 1)}
+        if clash := sorted(set(names) & later):
+            raise ValueError(
+                f"an aligner is called {clash[0]!r}, as another one will be in a later round; choose another name"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_ranks_each_round(self) -> Self:
+        if self.rounds.number > 1 and self.preferences.source == "files":
+            raise ValueError(
+                "rounds.number is more than 1, but preferences.source=files ranks no new responses; use people"
             )
         return self
 

@@ -15,6 +15,7 @@ from flows.commands_run import exit_code, stage_names
 from flows.environment import Servers, prepare, running_servers, servers_file
 from schemas.config import RunConfig
 from schemas.config.loading import load_config, shipped_recipes
+from schemas.errors import ConfigError
 from schemas.reports import Promotion, RunSummary, StageRecord
 from schemas.settings import Settings
 
@@ -101,6 +102,33 @@ def test_stages_are_listed_in_the_order_of_the_figure():
     assert names[:3] == ["validate", "pretrain", "sft"]
     assert names.index("reward") < names.index("ppo") < names.index("dpo") < names.index("evaluate-sft")
     assert names[-3:] == ["gate", "register", "report"]
+
+
+def test_a_later_round_has_the_same_stages_under_names_of_its_own():
+    once = stage_names(load_config("helpdesk"))
+    twice = stage_names(load_config("helpdesk", ["rounds.number=2"]))
+    in_round = once[once.index("sample") : once.index("gate")]
+    at = twice.index("gate") - len(in_round)
+    assert twice[at : at + len(in_round)] == [f"{name}-2" for name in in_round]
+    assert [name for name in twice if not name.endswith("-2")] == once
+    assert in_round[-3:] == ["evaluate-sft", "evaluate-ppo", "evaluate-dpo"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "override", "said"),
+    [
+        ("hh", "rounds.number=2", "ranks no new responses"),
+        ("helpdesk", "rounds.number=0", "rounds.number"),
+        (
+            "helpdesk",
+            "aligners=[{method: dpo}, {method: ppo, name: dpo-2}]",
+            "choose another name",
+        ),
+    ],
+)
+def test_rounds_that_cannot_be_are_refused(recipe, override, said):
+    with pytest.raises(ConfigError, match=said):
+        load_config(recipe, [override, *([] if "rounds" in override else ["rounds.number=2"])])
 
 
 @pytest.mark.integration

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import polars as pl
 import pytest
 from mlflow import MlflowClient
 from safetensors import safe_open
@@ -63,6 +64,10 @@ def _folder(summary: dict[str, Any], stage: str) -> Path:
     return Path(unquote(urlsplit(outputs["model"]["uri"]).path))
 
 
+def _table(record: dict[str, Any], output: str) -> pl.DataFrame:
+    return pl.read_parquet(unquote(urlsplit(record["outputs"][output]["uri"]).path))
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("home")
@@ -113,6 +118,53 @@ def test_one_knob_runs_again_only_what_depends_on_it(home, first):
     assert ran - ALWAYS_RUN == {"ppo", "evaluate-ppo", "gate"}
     # What was computed again is another model, so it is another version; the other aligner's is known.
     assert changed["promotion"]["versions"] == {"ppo": 3, "dpo": 2}
+
+
+def test_rounds_sample_the_latest_policies_and_keep_what_was_ranked_before(home, first):
+    twice = _run(home, "rounds.number=2")
+    status = _statuses(twice)
+    late = {name for name, found in status.items() if found == "ran"} - ALWAYS_RUN
+    # The first round is the very same work as a run of one round; only the gate sees more policies.
+    assert {name for name in late if not name.endswith("-2")} == {"gate"}
+    assert {f"{name}-2" for name in status if f"{name}-2" in status} == late - {"gate"}
+    assert {"sample-2", "preferences-2", "reward-2", "ppo-2", "dpo-2", "evaluate-dpo-2"} <= late
+    assert list(twice["evaluation"]) == ["sft", "ppo", "dpo", "sft-2", "ppo-2", "dpo-2"]
+    assert len(set(twice["promotion"]["versions"].values())) == 4
+    records = {stage["name"]: stage for stage in twice["stages"]}
+    assert records["sample-2"]["inputs"]["policies.ppo"] == records["ppo"]["outputs"]["model"]
+    assert records["sample-2"]["inputs"]["policies.dpo"] == records["dpo"]["outputs"]["model"]
+    assert records["ppo-2"]["inputs"]["sft"] == records["sft"]["outputs"]["model"]
+    asked = [_table(records[name], "candidates") for name in ("sample", "sample-2")]
+    assert not set(asked[0]["prompt_id"]) & set(asked[1]["prompt_id"])
+    for kind in ("rankings", "preferences"):
+        before, after = (_table(records[name], kind) for name in ("preferences", "preferences-2"))
+        assert after.head(before.height).equals(before)
+        new = after.slice(before.height)
+        assert new.height
+        assert set(new["prompt_id"]) <= set(asked[1]["prompt_id"])
+    again = _run(home, "rounds.number=2")
+    assert {name for name, found in _statuses(again).items() if found != "reused"} == ALWAYS_RUN
+    assert again["promotion"]["versions"] == twice["promotion"]["versions"]
+    client = MlflowClient(tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
+    for summary in (twice, again):
+        children = client.search_runs(
+            [client.get_run(summary["run_id"]).info.experiment_id],
+            f"tags.`mlflow.parentRunId` = '{summary['run_id']}' and tags.stage = 'reward'",
+        )
+        assert {run.info.run_name: run.data.tags["round"] for run in children} == {
+            "reward": "1",
+            "reward-2": "2",
+        }
+        curve = client.get_metric_history(summary["run_id"], "ppo/win_rate")
+        expected = [
+            (turn, summary["evaluation"][name]["win_rate"]) for turn, name in ((1, "ppo"), (2, "ppo-2"))
+        ]
+        assert [(point.step, point.value) for point in curve] == expected
+    versions = {int(v.version): v.tags for v in client.search_model_versions("name = 'micro'")}
+    made = versions[twice["promotion"]["versions"]["dpo-2"]]
+    assert made["round"] == "2"
+    assert made["data.preferences"] == records["preferences-2"]["outputs"]["preferences"]["digest"]
+    assert made["reward.model"] == records["reward-2"]["outputs"]["model"]["digest"]
 
 
 def test_a_lost_artifact_is_computed_again_to_the_same_bits(home, first):

@@ -5,6 +5,7 @@ import pytest
 
 from rlhf.report.content import Answer, PairedResponses, ReportContent, Turn
 from rlhf.report.page import render
+from schemas.config import RoundsConfig
 from schemas.reports import CurvePoint, GateDecision, Probe, Promotion
 
 HOSTILE = "</style></pre><script>alert('x')</script><img src=x onerror=alert(1)>{{ 7*7 }}"
@@ -93,6 +94,46 @@ def test_the_page_tells_verdict_intervals_rules_and_reuse(content: ReportContent
     assert "✓ pass" in page
     assert "✗ fail" not in page
     assert "no over-optimisation" in page
+
+
+def test_rounds_are_told_apart_and_a_single_one_is_not_mentioned(content: ReportContent):
+    assert "<h3>Rounds</h3>" not in render(content)
+    template = content.stages[0]
+    collected = [
+        template.model_copy(
+            update={
+                "name": name,
+                "round": turn,
+                "metrics": {"rankings": rankings, "pairs": pairs, "ties": 0.25},
+            }
+        )
+        for name, turn, rankings, pairs in (("preferences", 1, 100, 480), ("preferences-2", 2, 90, 420))
+    ]
+    rewards = [
+        template.model_copy(update={"name": name, "round": turn, "metrics": {"held_out_accuracy": accuracy}})
+        for name, turn, accuracy in (("reward", 1, 0.811), ("reward-2", 2, 0.833))
+    ]
+    later = content.evaluations["ppo"].model_copy(
+        update={"name": "ppo-2", "win_rate": 0.84, "win_rate_low": 0.80, "win_rate_high": 0.88}
+    )
+    twice = content.model_copy(
+        update={
+            "config": content.config.model_copy(update={"rounds": RoundsConfig(number=2)}),
+            "stages": (*collected, *rewards),
+            "evaluations": {**content.evaluations, "ppo-2": later},
+        }
+    )
+    page = render(twice)
+    assert Outline(page).open == []
+    first, second = (
+        " ".join(re.sub(r"<[^>]+>|[^ -~]", " ", row).split())
+        for row in re.findall(r"<tr><td><b>[12]</b>.*?</tr>", page, re.DOTALL)
+    )
+    # 420 + 480 pairs; dpo's second round was not reached.
+    assert first == "1 100 480 81.1% 77.5% 74.1% 80.8% 74.1% 70.7% 77.4%"
+    assert second == "2 90 900 83.3% 84.0% 80.0% 88.0% not reached"
+    assert "Comparisons in round 2: 420 pairs" in page
+    assert page.count("rank the answers") == 2 * 2  # both pictures know a later round's stages
 
 
 def test_a_refused_run_says_so_and_shows_what_failed(content: ReportContent):

@@ -1,0 +1,15 @@
+"""Section of the rounds: how often the loop of sampling, ranking and aligning is gone through."""
+
+from pydantic import Field
+
+from schemas.config.section import Section
+
+
+class RoundsConfig(Section):
+    """Iterated online RLHF (Bai et al. 2022, section 4.5): each round ranks what the latest policies say.
+
+    Reward model and aligners start from the SFT policy in every round, on the rankings of all rounds so far.
+    """
+
+    number: int = Field(1, ge=1)
+    """1: the SFT policy's responses are ranked once."""
