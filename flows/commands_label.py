@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows import commands_review
 from flows.commands_run import Json
 from flows.terminal import say, show, show_json, show_table
 from schemas.errors import ConfigError, NotFound, RLHFError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 RESUME_SECONDS = 5.0
 """How often the page looks for closed batches whose run has not been told yet."""
 
-FORMATS = ("jsonl", "csv", "label-studio", "argilla", "trl")
+FORMATS = ("jsonl", "csv", "label-studio", "label-studio-pairwise", "argilla", "trl")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 BatchName = Annotated[str, typer.Argument(metavar="BATCH", help="The batch's name or number.")]
@@ -36,6 +37,8 @@ def register(app: typer.Typer) -> None:
     label.command()(export)
     label.command("import")(import_rankings)
     label.command()(agreement)
+    label.command()(commands_review.publish)
+    label.command()(commands_review.collect)
     app.add_typer(label, name="label")
 
 

@@ -169,13 +169,13 @@ class Tracking:
 
     def __init__(self, client: "MlflowClient", experiment_id: str, locks: Path) -> None:
         self._client = client
-        self._experiment_id = experiment_id
+        self.experiment_id = experiment_id
         self._locks = locks
 
     def start_run(self, name: str, *, parent: str | None, tags: Mapping[str, str]) -> TrackedRun:
         """Start a run, below `parent` if there is one."""
         above = {"mlflow.parentRunId": parent} if parent else {}
-        run = ask(self._client.create_run, self._experiment_id, tags={**tags, **above}, run_name=name)
+        run = ask(self._client.create_run, self.experiment_id, tags={**tags, **above}, run_name=name)
         return TrackedRun(self._client, run.info.run_id)
 
     def run(self, run_id: str) -> TrackedRun:

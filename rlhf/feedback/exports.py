@@ -12,6 +12,7 @@ import polars as pl
 from rlhf.feedback import collected
 from rlhf.feedback.database import Feedback
 from rlhf.feedback.rankings import pairs
+from rlhf.feedback.votes import compared
 
 COLUMNS = ("prompt_id", "rater", "prompt", "response", "text", "finished", "rank")
 """Of the CSV file: one line per response of a ranking."""
@@ -95,6 +96,35 @@ def _label_studio(frame: pl.DataFrame) -> str:
     return json.dumps(list(tasks.values()), indent=1)
 
 
+def _label_studio_pairwise(frame: pl.DataFrame) -> str:
+    """One task per two responses with Label Studio's Pairwise, which knows no ties: those are left out."""
+    tasks: dict[str, dict[str, Any]] = {}
+    for row in frame.iter_rows(named=True):
+        for left, right, vote in compared(row["ranks"]):
+            if not vote:
+                continue
+            texts, finished = (
+                [row[name][side] for side in (left, right)] for name in ("responses", "finished")
+            )
+            data = {
+                "prompt_id": row["prompt_id"],
+                "messages": row["prompt"],
+                "prompt": row["prompt"][-1]["content"],
+                "text1": texts[0],
+                "text2": texts[1],
+                "finished": finished,
+            }
+            task = tasks.setdefault(json.dumps(data), {"id": len(tasks) + 1, "data": data, "annotations": []})
+            result = {
+                "from_name": "preference",
+                "to_name": "text1,text2",
+                "type": "pairwise",
+                "value": {"selected": "left" if vote > 0 else "right"},
+            }
+            task["annotations"].append({"completed_by": row["rater"], "result": [result]})
+    return json.dumps(list(tasks.values()), indent=1)
+
+
 def _argilla(frame: pl.DataFrame) -> str:
     """One record per item with a ranking question; equal ranks are ties there, too."""
     records: dict[str, dict[str, Any]] = {}
@@ -140,7 +170,8 @@ FORMATS = {
     "jsonl": Format("jsonl", _jsonl),
     "csv": Format("csv", _csv),
     "label-studio": Format("json", _label_studio),
+    "label-studio-pairwise": Format("json", _label_studio_pairwise),
     "argilla": Format("json", _argilla),
     "trl": Format("jsonl", _trl),
 }
-"""`jsonl` is the table `rankings`, one row per line; `trl` keeps pairs only, all others keep the rankings."""
+"""`jsonl` is the table `rankings`, one row per line; `trl` and `label-studio-pairwise` keep pairs, all others rankings."""

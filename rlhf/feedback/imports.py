@@ -109,7 +109,12 @@ def _label_studio(text: str) -> Iterator[Row]:
                 if result["type"] == "pairwise":
                     left = result["value"]["selected"] == "left"
                     texts = [data.get("text1", data.get("left")), data.get("text2", data.get("right"))]
-                    yield {**row, "responses": texts, "ranks": [1, 2] if left else [2, 1]}
+                    yield {
+                        **row,
+                        "responses": texts,
+                        "finished": data.get("finished"),
+                        "ranks": [1, 2] if left else [2, 1],
+                    }
                 elif result["type"] == "ranker":
                     items = [str(item["id"]) for item in data["items"]]
                     order = result["value"]["ranker"]["rank"]
@@ -153,7 +158,8 @@ def _trl(text: str) -> Iterator[Row]:
 
 
 READERS = {
-    "jsonl": _jsonl, "csv": _csv, "label-studio": _label_studio, "argilla": _argilla, "trl": _trl,
+    "jsonl": _jsonl, "csv": _csv, "label-studio": _label_studio, "label-studio-pairwise": _label_studio,
+    "argilla": _argilla, "trl": _trl,
 }  # fmt: skip
 
 

@@ -142,9 +142,10 @@ def _position(ranked: Sequence[Standing]) -> tuple[float | None, float | None, f
     for answer in ranked:
         ranks = answer.ranks or []
         winners = [index for index, rank in enumerate(ranks) if rank == 1]
-        if len(winners) == 1:
+        # What was left unranked could not win.
+        if len(winners) == 1 and ranks[answer.order[0]] is not None:
             shown_first += answer.order[0] == winners[0]
-            chances.append(1 / len(ranks))
+            chances.append(1 / sum(rank is not None for rank in ranks))
     if not chances:
         return None, None, None
     expected = sum(chances)

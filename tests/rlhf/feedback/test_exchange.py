@@ -46,6 +46,38 @@ def test_trl_keeps_the_pairs_and_reads_as_rankings_of_two():
     assert first["chosen"][0]["role"] == "assistant"
 
 
+def test_pairwise_tasks_keep_every_rater_s_votes_but_ties():
+    found = imports.read(exports.FORMATS["label-studio-pairwise"].write(table()), "label-studio-pairwise")
+    votes = [
+        (row["prompt_id"], row["rater"], dict(zip(row["responses"], row["ranks"], strict=True)))
+        for row in found.iter_rows(named=True)
+    ]
+    a, b, c, d = table()["responses"][0].to_list()
+    # ann ranked 2, 1, 1, - : her tie and what she left out are no votes; bob ranked all six pairs.
+    assert sorted(map(str, votes)) == sorted(
+        map(
+            str,
+            [
+                ("p1", "ann", {a: 2, b: 1}),
+                ("p1", "bob", {a: 1, b: 2}),
+                ("p1", "ann", {a: 2, c: 1}),
+                *(
+                    ("p1", "bob", {left: 1, right: 2})
+                    for left, right in ((a, c), (a, d), (b, c), (b, d), (c, d))
+                ),
+                ("p2", "@ann", {"+": 2, "b": 1}),
+            ],
+        )
+    )
+    assert found.filter(pl.col("responses") == [a, b])["finished"].to_list() == [[True, False]] * 2
+
+
+def test_rankings_of_two_come_back_from_pairwise_tasks_as_they_were():
+    two = table().filter(pl.col("responses").list.len() == 2)
+    text = exports.FORMATS["label-studio-pairwise"].write(two)
+    assert imports.read(text, "label-studio-pairwise").equals(two)
+
+
 def test_no_cell_of_the_csv_file_begins_like_a_formula():
     lines = exports.FORMATS["csv"].write(table())
     import csv
