@@ -1,114 +1,24 @@
 """People rank in a real browser while the run is suspended, and it ends with a model trained on their rankings."""
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import polars as pl
 import pytest
-import yaml
+
+from rlhf.feedback import annotators
+from rlhf.feedback.answers import Answer, submit
+from rlhf.feedback.assigning import assign
+from rlhf.feedback.database import connect
 
 pytestmark = pytest.mark.e2e
 
-ROOT = Path(__file__).parents[2]
 OVERRIDES = [
     "preferences.source=people", "preferences.quota=0.84", "sample.num_prompts=6", "reward.steps=3", "dpo.steps=2",
 ]  # fmt: skip
 """Five of six prompts are to be ranked: the sixth is skipped."""
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def _process(log: Path, *arguments: str, env: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *arguments],
-            env=env,
-            cwd=ROOT,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                os.killpg(process.pid, number)
-                process.wait(timeout=15)
-            except (ProcessLookupError, subprocess.TimeoutExpired):
-                continue
-
-
-def _until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := condition():
-            return found
-        time.sleep(0.5)
-    raise AssertionError(f"not within {seconds} s: {what}")
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - loopback
-            return bool(response.status == 200)
-    except OSError:
-        return False
-
-
-def _rlhf(env: dict[str, str], *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments],
-        env=env,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-@pytest.fixture
-def env(tmp_path: Path) -> dict[str, str]:
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
-    return {
-        **ours,
-        "RLHF_HOME": str(tmp_path / "home"),
-        "PREFECT_HOME": str(tmp_path / "home" / "prefect"),
-        "PREFECT_API_URL": f"http://127.0.0.1:{_free_port()}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
-        "PYTHONPATH": str(ROOT),
-    }
-
-
-def _deploy(env: dict[str, str], tmp_path: Path) -> None:
-    tree = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
-    tree["pull"] = [{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}]
-    tree["deployments"][0]["schedules"] = []
-    path = tmp_path / "prefect.yaml"
-    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
-    _rlhf(env, "prefect", "--no-prompt", "work-pool", "create", "rlhf", "--type", "process")
-    _rlhf(env, "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(path))
 
 
 def _rank_all(page: Any, url: str, token: str) -> None:
@@ -163,62 +73,95 @@ def _rank_all(page: Any, url: str, token: str) -> None:
     page.wait_for_selector("text=This batch is complete")
 
 
-def test_a_suspended_run_goes_on_with_what_people_ranked_in_the_browser(env, tmp_path, monkeypatch):
+def test_a_suspended_run_goes_on_with_what_people_ranked_in_the_browser(place, tmp_path):
     playwright = pytest.importorskip("playwright.sync_api")
-    api, home = env["PREFECT_API_URL"], Path(env["RLHF_HOME"])
-    (home / "prefect").mkdir(parents=True)
-    for name in ("PREFECT_API_URL", "PREFECT_HOME"):
-        monkeypatch.setenv(name, env[name])
-    page_port = _free_port()
-    port = api.split(":")[2].split("/")[0]
+    env = place.machine(tmp_path / "home")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
     with (
-        _process(tmp_path / "server.log", "prefect", "server", "start", "--port", port, env=env),
-        _process(tmp_path / "page.log", "flows.cli", "label", "serve", "--port", str(page_port), env=env),
+        place.process("page", "flows.cli", "label", "serve", "--port", port, env=env),
+        place.worker("worker", env),
     ):
-        _until(lambda: _answers(f"{api}/health"), 120, "Prefect's server")
-        _deploy(env, tmp_path)
-        from prefect.client.orchestration import get_client
-        from prefect.settings import PREFECT_API_URL, temporary_settings
+        run = place.start_run(OVERRIDES)
+        place.reaches(run, "Suspended", log="worker")
+        token = place.command(env, "flows.cli", "label", "rater", "ann")
+        with playwright.sync_playwright() as driver:
+            browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+            page = browser.new_page()
+            faults: list[str] = []
+            page.on("pageerror", lambda error: faults.append(str(error)))
+            page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+            _rank_all(page, f"http://127.0.0.1:{port}", token)
+            assert faults == []
+            browser.close()
+        place.reaches(run, "Completed", log="worker")
+    _check_store(tmp_path / "home")
 
-        with (
-            temporary_settings({PREFECT_API_URL: api}),
-            get_client(sync_client=True) as client,
-            _process(tmp_path / "worker.log", "prefect", "worker", "start", "--pool", "rlhf", env=env),
-        ):
-            deployment = client.read_deployment_by_name("rlhf-recipe/helpdesk-weekly")
-            run = client.create_flow_run_from_deployment(
-                deployment.id, parameters={"recipe": "micro", "overrides": OVERRIDES}
-            )
 
-            def state() -> str:
-                return str(client.read_flow_run(UUID(str(run.id))).state_name)
+def test_a_run_that_one_machine_began_is_closed_by_a_command_and_ended_by_another(place, tmp_path):
+    shared = {
+        "RLHF_STORE": str(tmp_path / "store"),
+        "RLHF_FEEDBACK_URL": f"sqlite:///{tmp_path / 'feedback.db'}",
+    }
+    first = place.machine(tmp_path / "first", **shared)
+    second = place.machine(tmp_path / "second", **shared)
+    run = place.start_run([*OVERRIDES, "rounds.number=2"])
+    with place.worker("first", first):
+        place.reaches(run, "Suspended", log="first")
+    # The first machine is gone, with all that it kept for itself.
+    (tmp_path / "first").rename(tmp_path / "lost")
+    with place.worker("second", second):
+        for turn in (1, 2):
+            (waiting,) = [
+                batch
+                for batch in json.loads(place.command(second, "flows.cli", "label", "list", "--json"))
+                if batch["closed_by"] is None
+            ]
+            assert _rank(shared["RLHF_FEEDBACK_URL"], waiting["id"], 3) == 3
+            said = place.command(second, "flows.cli", "label", "close", waiting["name"])
+            assert f"closed by the command line with 3 of {waiting['quota']} rankings" in said
+            place.reaches(run, "Suspended" if turn == 1 else "Completed", log="second")
+    assert not (tmp_path / "first").exists()
+    entries = _entries(tmp_path, "report")
+    before = ("validate", "pretrain", "sft", "sample")
+    assert {entries[name]["status"] for name in before} == {"reused"}
+    assert {name: entries[name]["metrics"]["rankings"] for name in ("preferences", "preferences-2")} == {
+        "preferences": 3.0,
+        "preferences-2": 3.0,
+    }
+    # Each resumed run is another look at the same work: the first round is trained once.
+    assert entries["reward"]["status"] == "reused"
+    assert entries["reward-2"]["status"] == "ran"
 
-            ended = {"Failed", "Crashed", "Completed", "TimedOut"}
-            found = _until(lambda: (now := state()) in {"Suspended", *ended} and now, 240, "suspended")
-            assert found == "Suspended", (tmp_path / "worker.log").read_text()[-3000:]
-            token = _rlhf(env, "flows.cli", "label", "rater", "ann")
-            with playwright.sync_playwright() as driver:
-                browser = driver.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-                page = browser.new_page()
-                faults: list[str] = []
-                page.on("pageerror", lambda error: faults.append(str(error)))
-                page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
-                _rank_all(page, f"http://127.0.0.1:{page_port}", token)
-                assert faults == []
-                browser.close()
-            found = _until(lambda: (now := state()) in ended and now, 240, "completed")
-            assert found == "Completed", (tmp_path / "worker.log").read_text()[-3000:]
-    _check_store(home)
+
+def _rank(url: str, batch: int, number: int) -> int:
+    """Answer so many items of a batch as a person would, through the store."""
+    feedback = connect(url)
+    annotators.add(feedback, "ann")
+    ann = annotators.named(feedback, "ann").id
+    given = [
+        Answer(assignment_id=assignment.id, attempt=assignment.attempt, ranks=(2, 1, 3))
+        for assignment, _ in assign(feedback, batch, ann, number)
+    ]
+    kept = submit(feedback, ann, given)
+    feedback.close()
+    return kept
+
+
+def _entries(home: Path, stage: str) -> dict[str, Any]:
+    """Return the records of the one run that got to a stage."""
+    (run,) = {path.parent for path in home.glob(f"store/runs/*/{stage}.json")}
+    return {
+        path.stem: json.loads(path.read_text())["record"]
+        for path in run.glob("*.json")
+        if path.stem != "config"
+    }
 
 
 def _check_store(home: Path) -> None:
     """The resumed run re-used what came before, and its reward model was trained on what ann said."""
-    runs = {path.parent.name for path in home.glob("store/runs/*/reward.json")}
-    (resumed,) = runs
-    entries = {
-        path.stem: json.loads(path.read_text())["record"] for path in home.glob(f"store/runs/{resumed}/*.json")
-        if path.stem != "config"
-    }  # fmt: skip
+    entries = _entries(home, "reward")
     assert {entries[name]["status"] for name in ("validate", "pretrain", "sft", "sample")} == {"reused"}
     assert entries["preferences"]["status"] == entries["reward"]["status"] == "ran"
     collected = entries["preferences"]["outputs"]

@@ -1,0 +1,148 @@
+"""A Prefect server with the recipe deployed to it, and machines whose workers run it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+ENDED = {"Failed", "Crashed", "Completed", "TimedOut"}
+
+
+class Place:
+    """What several machines share: Prefect's API, and a folder for logs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.api = f"http://127.0.0.1:{self.port}/api"
+
+    def machine(self, home: Path, **more: str) -> dict[str, str]:
+        """Return the environment of a machine that keeps its own things in `home`."""
+        ours = {
+            name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))
+        }
+        (home / "prefect").mkdir(parents=True, exist_ok=True)
+        return {
+            **ours,
+            "RLHF_HOME": str(home),
+            "PREFECT_HOME": str(home / "prefect"),
+            "PREFECT_API_URL": self.api,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+            "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "PYTHONPATH": str(ROOT),
+            **more,
+        }
+
+    @contextmanager
+    def process(self, name: str, *arguments: str, env: dict[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
+        """Run a module until the block ends; its output is in the log of that name."""
+        with (self.folder / f"{name}.log").open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                env=env, cwd=ROOT, stdout=out, stderr=out, start_new_session=True,
+            )  # fmt: skip
+        try:
+            yield process
+        finally:
+            for number in (signal.SIGTERM, signal.SIGKILL):
+                try:
+                    os.killpg(process.pid, number)
+                    process.wait(timeout=15)
+                except (ProcessLookupError, subprocess.TimeoutExpired):
+                    continue
+
+    def worker(self, name: str, env: dict[str, str]) -> Any:
+        """Run a worker until the block ends."""
+        return self.process(name, "prefect", "worker", "start", "--pool", "rlhf", env=env)
+
+    def log(self, name: str) -> str:
+        """Return the end of a log."""
+        return (self.folder / f"{name}.log").read_text(errors="replace")[-3000:]
+
+    def command(self, env: dict[str, str], *arguments: str) -> str:
+        """Run a module to its end and return what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", *arguments],
+            env=env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=180,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def start_run(self, overrides: Sequence[str]) -> UUID:
+        """Ask for a run of the micro recipe."""
+        with self._client() as client:
+            deployment = client.read_deployment_by_name("rlhf-recipe/helpdesk-weekly")
+            run = client.create_flow_run_from_deployment(
+                deployment.id, parameters={"recipe": "micro", "overrides": list(overrides)}
+            )
+            return UUID(str(run.id))
+
+    def reaches(self, run: UUID, *states: str, log: str) -> None:
+        """Wait until the run is in one of the states; it fails in another final one."""
+        with self._client() as client:
+
+            def state() -> str | None:
+                now = str(client.read_flow_run(run).state_name)
+                return now if now in {*states, *ENDED} else None
+
+            assert until(state, 240, " or ".join(states)) in states, self.log(log)
+
+    @contextmanager
+    def _client(self) -> Iterator[Any]:
+        from prefect.client.orchestration import get_client
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        with temporary_settings({PREFECT_API_URL: self.api}), get_client(sync_client=True) as client:
+            yield client
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.5)
+    raise AssertionError(f"not within {seconds} s: {what}")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:  # noqa: S310 - loopback
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    found = Place(tmp_path_factory.mktemp("place"))
+    env = found.machine(found.folder / "server")
+    tree = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
+    tree["pull"] = [{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}]
+    tree["deployments"][0]["schedules"] = []
+    path = found.folder / "prefect.yaml"
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    with found.process("server", "prefect", "server", "start", "--port", str(found.port), env=env):
+        until(lambda: _answers(f"{found.api}/health"), 120, "Prefect's server")
+        found.command(env, "prefect", "--no-prompt", "work-pool", "create", "rlhf", "--type", "process")
+        found.command(env, "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(path))
+        yield found
