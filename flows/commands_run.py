@@ -84,6 +84,7 @@ def stage_names(tree: RunConfig) -> list[str]:
     in_round = [
         name
         for stem in STAGES[first:last]
+        if stem != "judge" or tree.preferences.judging_fraction
         for name in (
             [*aligners, *(f"evaluate-{policy}" for policy in ("sft", *aligners))]
             if stem == "evaluate"

@@ -8,6 +8,7 @@ from schemas.reports import RunSummary
 from tasks.align import align
 from tasks.evaluate import judge
 from tasks.gate import decide
+from tasks.judge import train_judge
 from tasks.preferences import collect_preferences
 from tasks.pretrain import import_base, pretrain_base
 from tasks.register import register_models
@@ -56,8 +57,16 @@ def rlhf(config: RunConfig, fresh: bool = False, until: str | None = None) -> Ru
                 for aligner in config.aligners
             }
             # Step 4: judge against the SFT policy; the next round ranks what the new policies say
+            judging = train_judge(turn, sft.model, collected, sampled.of_sft, config.reward)
             baseline, judged = judge(
-                turn, sft.model, reward.model, data.held_out, policies, config.data, config.evaluate
+                turn,
+                sft.model,
+                reward.model,
+                judging,
+                data.evaluation,
+                policies,
+                config.data,
+                config.evaluate,
             )
             rounds.append(
                 Round(

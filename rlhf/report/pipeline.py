@@ -9,7 +9,7 @@ from schemas.reports import StageRecord
 
 PANELS = (
     ("1 · Demonstrate", ("validate", "pretrain", "sft")),
-    ("2 · Compare", ("sample", "preferences", "reward", "probe")),
+    ("2 · Compare", ("sample", "preferences", "reward", "probe", "judge")),
     ("3 · Reinforce", ()),
     ("4 · Decide", ("evaluate", "gate", "register", "report")),
 )
@@ -22,6 +22,7 @@ MEANING = {
     "preferences": "rank the answers",
     "reward": "learn what people prefer",
     "probe": "which flaws does it see?",
+    "judge": "another one, to judge with",
     "evaluate": "judge on held-out prompts",
     "gate": "better, and no worse?",
     "register": "versions and aliases",
