@@ -21,6 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from rlhf.models.batches import collate, score_tokens
 from rlhf.models.critic import ValueHead
 from rlhf.models.precision import Precision, apply, attention_implementation
+from rlhf.models.rendering import Renderer
 from rlhf.training import ppo, rollout
 from rlhf.training.actors import Actors
 from rlhf.training.experience import learn_from
@@ -68,6 +69,7 @@ def study(seed: int, config: PPOConfig) -> dict[str, float]:
         frozen_reference=copy.deepcopy(policy).requires_grad_(False),
         critic=ValueHead(32),
         reward_model=table,
+        renderer=Renderer(tokenizer, tokenizer),
         tokenizer=tokenizer,
         stop=frozenset({EOS}),
         pad_id=PAD,

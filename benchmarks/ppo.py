@@ -155,9 +155,11 @@ def _actors(size: str, regime: str, *, shared_trunk: bool) -> Any:
 
     from rlhf.models.critic import Critic, ValueHead
     from rlhf.models.precision import attention_implementation
+    from rlhf.models.rendering import Renderer
     from rlhf.models.reward import RewardModel
     from rlhf.training.actors import Actors
 
+    tokenizer: Any = None  # prompts are ids here
     torch.manual_seed(0)
     shape = LlamaConfig(
         **SIZES[size], max_position_embeddings=512, tie_word_embeddings=True, pad_token_id=PAD,
@@ -179,7 +181,8 @@ def _actors(size: str, regime: str, *, shared_trunk: bool) -> Any:
         frozen_reference=copy.deepcopy(policy).requires_grad_(False),
         critic=ValueHead(shape.hidden_size) if shared_trunk else Critic(critic.model, mean=0.0, std=1.0),
         reward_model=reward_model,
-        tokenizer=None,  # type: ignore[arg-type]
+        renderer=Renderer(tokenizer, tokenizer),
+        tokenizer=tokenizer,
         stop=frozenset({EOS}),
         pad_id=PAD,
         device=torch.device("cpu"),

@@ -53,12 +53,12 @@ def validate(
     from rlhf.data.validation import validate_files
 
     report = validate_files(
-        _local(file),
+        local_files(file),
         kind=kind,
         out=out,
         config=_checks(overrides or []),
         columns=dict(_split(pair) for pair in column or []),
-        against=[path for other in against or [] for path in _local(other)],
+        against=[path for other in against or [] for path in local_files(other)],
         name=file,
     )
     code = EXIT_CODES[report.verdict]
@@ -70,7 +70,7 @@ def validate(
     raise typer.Exit(code)
 
 
-def _local(source: str) -> list[Path]:
+def local_files(source: str) -> list[Path]:
     """Return the files that a command line names; what a person types is meant, wherever it lies."""
     from rlhf.data.fetch import resolve
     from schemas.settings import Settings

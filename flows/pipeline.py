@@ -8,12 +8,11 @@ from schemas.reports import RunSummary
 from tasks.align import align
 from tasks.evaluate import judge
 from tasks.gate import decide
-from tasks.judge import train_judge
 from tasks.preferences import collect_preferences
 from tasks.pretrain import import_base, pretrain_base
 from tasks.register import register_models
 from tasks.report import write_report
-from tasks.reward import probe_reward, train_reward
+from tasks.reward import probe_reward, reward_base, train_reward
 from tasks.run import pipeline_run, summarise
 from tasks.sample import sample
 from tasks.sft import train_sft
@@ -47,8 +46,16 @@ def rlhf(config: RunConfig, fresh: bool = False, until: str | None = None) -> Ru
                 config.data,
                 config.preferences,
             )
-            reward = train_reward(turn, sft.model, collected.preferences, sampled.of_sft, config.reward)
-            probe_reward(turn, reward.model, config.data, config.evaluate)
+            reward = train_reward(
+                turn,
+                reward_base(turn, sft.model, config.reward),
+                collected.preferences,
+                collected.rankings,
+                collected.rater_weights,
+                sampled.of_sft,
+                config.reward,
+            )
+            probe_reward(turn, reward.model, reward.held_out, config.data, config.reward, config.evaluate)
             # Step 3: reinforce, tethered to the SFT policy by KL
             policies = {
                 aligner.name: align(
@@ -57,16 +64,8 @@ def rlhf(config: RunConfig, fresh: bool = False, until: str | None = None) -> Ru
                 for aligner in config.aligners
             }
             # Step 4: judge against the SFT policy; the next round ranks what the new policies say
-            judging = train_judge(turn, sft.model, collected, sampled.of_sft, config.reward)
             baseline, judged = judge(
-                turn,
-                sft.model,
-                reward.model,
-                judging,
-                data.evaluation,
-                policies,
-                config.data,
-                config.evaluate,
+                turn, sft.model, reward.model, data.held_out, policies, config.data, config.evaluate
             )
             rounds.append(
                 Round(

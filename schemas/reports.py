@@ -7,6 +7,7 @@ from pydantic import Field, JsonValue
 from schemas.evaluation import CurvePoint, PolicyEvaluation
 from schemas.record import Interval, Record
 from schemas.refs import DatasetRef, FileRef, ModelRef, Ref
+from schemas.reward_quality import RewardQuality
 
 
 class Finding(Record):
@@ -92,43 +93,15 @@ class StageResult(Record):
         }
 
 
-class HeldOut(StageResult):
-    """What only evaluation reads; absent tables are not measured on."""
-
-    prompts: DatasetRef
-    text: DatasetRef | None = None
-    demonstrations: DatasetRef | None = None
-    red_team: DatasetRef | None = None
-    benign: DatasetRef | None = None
-
-
 class ValidatedData(StageResult):
-    """Canonical tables. Prompts of `held_out` occur in no training table."""
+    """Canonical tables. Prompts of `held_out` occur in no other table."""
 
     corpus: DatasetRef | None = None
     demonstrations: DatasetRef
     prompts: DatasetRef
     held_out: DatasetRef
     preferences: DatasetRef | None = None
-    held_out_text: DatasetRef | None = None
-    """Raw documents that no stage trains on."""
-    held_out_demonstrations: DatasetRef | None = None
-    red_team: DatasetRef | None = None
-    """Prompts that ask for harm."""
-    benign: DatasetRef | None = None
-    """Harmless prompts that look harmful."""
     reports: tuple[ValidationReport, ...] = ()
-
-    @property
-    def evaluation(self) -> HeldOut:
-        """The tables that only evaluation reads."""
-        return HeldOut(
-            prompts=self.held_out,
-            text=self.held_out_text,
-            demonstrations=self.held_out_demonstrations,
-            red_team=self.red_team,
-            benign=self.benign,
-        )
 
 
 class PolicyResult(StageResult):
@@ -152,9 +125,8 @@ class PreferencesResult(StageResult):
 
     rankings: DatasetRef | None = None
     preferences: DatasetRef
-    judging: DatasetRef | None = None
-    """Pairs that the evaluation's reward model alone learns from: their prompts, and all that are nearly the same, are
-    not among those of `preferences`."""
+    rater_weights: dict[str, float] = Field(default_factory=dict)
+    """What a ranking by each rater counts; 1 for a rater who is not here."""
 
 
 class Probe(Record):
@@ -166,15 +138,19 @@ class Probe(Record):
 
 
 class ProbeResult(StageResult):
-    """What the reward model tells apart in otherwise equal responses; empty where no world knows."""
+    """What the reward model is worth on held-out pairs, and what it tells apart in otherwise equal responses."""
 
+    quality: RewardQuality | None = None
     probes: tuple[Probe, ...] = ()
+    """Empty where no world knows."""
 
 
 class RewardResult(StageResult):
     """A reward model with its held-out accuracy and the baseline that it must beat."""
 
     model: ModelRef
+    held_out: DatasetRef
+    """The pairs of the prompts that it was not trained on (table `preferences`)."""
     tokens: TokenCheck | None = None
     """What tokenisation did to the pairs."""
     accuracy: Interval
@@ -182,7 +158,7 @@ class RewardResult(StageResult):
     longer_baseline: Interval
     """Accuracy of always picking the longer response, on the same pairs."""
     score_mean: float
-    """Mean raw score of SFT responses; consumers subtract it."""
+    """Mean raw score of SFT responses; consumers subtract it. Of an ensemble, the members' average."""
     score_std: float
     """Standard deviation of the same; consumers divide by it."""
 

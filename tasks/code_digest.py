@@ -16,6 +16,7 @@ _TRANSPARENT = (
     "schemas.record",
     "schemas.refs",
     "schemas.reports",
+    "schemas.reward_quality",
     "schemas.settings",
 )
 

@@ -24,15 +24,11 @@ def collect_preferences(
 
     What earlier rounds collected is kept: their tables come first in this round's.
     """
-    from rlhf.feedback import batches, collected, rankings, raters
+    from rlhf.feedback import batches, collected, rankings, raters, weights
 
     if config.source == "files":
         assert given is not None, "the schema refuses preferences.source=files without files"
-        if not config.judging_fraction:
-            return PreferencesResult(preferences=given, metrics={"pairs": given.rows})
-        return PreferencesResult(
-            **_apart(work, work.read(given), config.judging_fraction), metrics={"pairs": given.rows}
-        )
+        return PreferencesResult(preferences=given, metrics={"pairs": given.rows})
     key = _simulate(work, candidates, config) if config.source == "raters" else people_key(candidates)
     batch = batches.find(feedback_store(), key)
     ranked = collected.rankings(feedback_store(), batch.id)
@@ -42,30 +38,18 @@ def collect_preferences(
         raise DataRejected(
             f"Batch {batch.name} has {ranked.height} rankings, from which no pair follows; a reward model needs some. Let people rank, and run again."
         )
-    metrics = rankings.describe(ranked, pairs)
+    metrics, worth = rankings.describe(ranked, pairs), weights.worth(trusted)
     if earlier:
         assert earlier.rankings is not None, "only files come without rankings, and they have one round"
         ranked = pl.concat([work.read(earlier.rankings), ranked])
-        before = (earlier.preferences, earlier.judging)
-        pairs = pl.concat([*(work.read(ref) for ref in before if ref), pairs])
+        pairs = pl.concat([work.read(earlier.preferences), pairs])
+        worth = earlier.rater_weights | worth
     return PreferencesResult(
         rankings=work.publish_table(ranked, "rankings"),
-        **_apart(work, pairs, config.judging_fraction),
+        preferences=work.publish_table(pairs, "preferences"),
+        rater_weights=worth,
         metrics=metrics,
     )
-
-
-def _apart(work: StageWork, pairs: pl.DataFrame, fraction: float) -> dict[str, DatasetRef]:
-    """Publish the pairs; a fraction of the prompts, by clusters of nearly the same ones, is for the judge alone."""
-    if not fraction:
-        return {"preferences": work.publish_table(pairs, "preferences")}
-    from rlhf.data.splits import split_by_prompt
-
-    training, judging = split_by_prompt(pairs, fraction, work.run.seed)
-    return {
-        "preferences": work.publish_table(training, "preferences"),
-        "judging": work.publish_table(judging, "preferences"),
-    }
 
 
 def _simulate(work: StageWork, candidates: DatasetRef, config: PreferencesConfig) -> str:

@@ -36,11 +36,6 @@ if TYPE_CHECKING:
     from rlhf.report.content import Answer, PairedResponses, ReportContent
 
 SHOWN_RESPONSES = 24
-GENERATED = {
-    "held_out": "held-out prompts", "held_out_text": "held-out text", "red_team": "hostile prompts",
-    "held_out_demonstrations": "held-out demonstrations", "benign": "harmless prompts that look hostile",
-}  # fmt: skip
-"""Tables of the helpdesk world that their kind alone does not name."""
 
 
 @stage("report", reuse=False)
@@ -106,6 +101,7 @@ def read_content(run_id: str) -> "ReportContent":
         },
         histories={name: _histories(entry.points) for name, entry in found.items()},
         reward=reward,
+        reward_quality=probes.quality if probes else None,
         probes=probes.probes if probes else (),
         sft=sft.evaluation,
         evaluations={name: result.evaluation for name, result in judged.items()},
@@ -159,7 +155,7 @@ def _validation(validated: ValidatedData, config: RunConfig) -> tuple[Validation
     return tuple(
         report.model_copy(
             update={
-                "kind": GENERATED.get(Path(report.source).stem, report.kind),
+                "kind": "held-out prompts" if Path(report.source).stem == "held_out" else report.kind,
                 "source": f"the helpdesk world of seed {config.seed}",
             }
         )

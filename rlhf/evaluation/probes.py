@@ -38,7 +38,7 @@ def probe_reward(
         for response in (pair.better, pair.worse)
     ]
     with torch.no_grad(), autocast(precision):
-        better_B, worse_B = model.raw_scores(ids, batch_size=batch_size).view(-1, 2).T
+        better_B, worse_B = model.normalised_scores(ids, batch_size=batch_size).view(-1, 2).T
     wins = ((better_B > worse_B) + 0.5 * (better_B == worse_B)).tolist()
     probes = []
     for flaw, group in groupby(zip(pairs, wins, strict=True), key=lambda judged: judged[0].flaw):

@@ -32,6 +32,14 @@ class Fit:
         return max(0.0, math.log(reliability / (1 - reliability)))
 
 
+def worth(reliability: Mapping[str, float]) -> dict[str, float]:
+    """Return what each rater's ranking counts: 2 r - 1 for reliability r, which is |2 p - 1| of a pair that they alone saw.
+
+    0: their votes are no better than chance.
+    """
+    return {rater: max(0.0, 2 * value - 1) for rater, value in reliability.items()}
+
+
 def fit(votes: Votes, known: Mapping[Pair, int] | None = None) -> Fit:
     """Estimate reliabilities and directions; `known` holds the directions of gold pairs (1: left)."""
     known = known or {}

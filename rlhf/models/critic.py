@@ -27,7 +27,17 @@ class Critic(nn.Module):
     @classmethod
     def from_reward_model(cls, path: Path, *, lora: LoraConfig | None, device: str) -> Self:
         """Start from a saved reward model and its statistics; with LoRA the head is trained in full."""
-        reward = RewardModel.load(path, device=device)
+        return cls._of(RewardModel.load(path, device=device).as_single(), lora)
+
+    @classmethod
+    def from_policy(cls, path: Path, *, lora: LoraConfig | None, device: str) -> Self:
+        """Start from a policy's trunk, for a reward model that reads other ids; values begin at 0, the mean score."""
+        reward = RewardModel.from_policy(path, seed=0, device=device)
+        nn.init.zeros_(reward.head.weight)
+        return cls._of(reward, lora)
+
+    @classmethod
+    def _of(cls, reward: RewardModel, lora: LoraConfig | None) -> Self:
         critic = cls(reward.model, mean=reward.score_mean, std=reward.score_std)
         if lora is not None:
             attach_lora(reward.model, lora, "SEQ_CLS")  # in place: the model's own layers become adapted ones

@@ -108,10 +108,16 @@ def import_base(
 
 
 def attach_lora(
-    model: PreTrainedModel, config: LoraConfig, task: Literal["CAUSAL_LM", "SEQ_CLS"]
+    model: PreTrainedModel,
+    config: LoraConfig,
+    task: Literal["CAUSAL_LM", "SEQ_CLS"],
+    *,
+    name: str = "default",
 ) -> peft.PeftModel:
     """Freeze the model and add low-rank adapters to it (Hu et al. 2021); a scalar head stays trainable."""
-    return peft.get_peft_model(model, peft_config(config, task))
+    adapted = peft.get_peft_model(model, peft_config(config, task), adapter_name=name)
+    assert isinstance(adapted, peft.PeftModel), "only mixed adapters give another kind"
+    return adapted
 
 
 def peft_config(config: LoraConfig, task: Literal["CAUSAL_LM", "SEQ_CLS"]) -> peft.LoraConfig:
@@ -138,6 +144,8 @@ def load_weights(
     folder: Path,
     device: str,
     kind: type[AutoModelForCausalLM | AutoModelForSequenceClassification] = AutoModelForCausalLM,
+    *,
+    attention: str | None = None,
     **options: int,
 ) -> PreTrainedModel:
     """Load one architecture in fp32 for evaluation: safetensors only, no remote code, no weight left random."""
@@ -152,7 +160,7 @@ def load_weights(
             folder,
             output_loading_info=True,
             dtype=torch.float32,
-            attn_implementation=attention_implementation(device),
+            attn_implementation=attention or attention_implementation(device),
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,

@@ -19,6 +19,7 @@ from schemas.reports import (
     TokenCheck,
     ValidationReport,
 )
+from schemas.reward_quality import RewardQuality
 
 History = tuple[tuple[int, float], ...]
 """(step, value) of one metric."""
@@ -62,6 +63,7 @@ class ReportContent(Record):
     histories: dict[str, dict[str, History]] = Field(default_factory=dict)
     """Logged metrics by stage and name."""
     reward: RewardResult | None = None
+    reward_quality: RewardQuality | None = None
     probes: tuple[Probe, ...] = ()
     sft: PolicyEvaluation
     evaluations: dict[str, PolicyEvaluation]

@@ -8,7 +8,7 @@ from rlhf.report.chart import CHARACTER, Area, axes, curve, cut, line, span, svg
 from rlhf.report.content import History
 from schemas.evaluation import CurvePoint, PolicyEvaluation
 from schemas.record import Interval
-from schemas.reports import Probe, RewardResult
+from schemas.reports import Probe
 
 POINTS = 240
 """Points of a curve at most; longer histories show evenly spaced ones, the last included."""
@@ -78,12 +78,6 @@ def win_rates(evaluations: Mapping[str, PolicyEvaluation], wanted_low: float) ->
     }
     wanted = wanted_low if wanted_low != 0.5 else None
     return forest("win rate over the SFT model", judged, wanted=wanted)
-
-
-def reward_model(reward: RewardResult) -> Markup:
-    """Draw held-out accuracy beside the baseline that always picks the longer response."""
-    rows = {"reward model": reward.accuracy, "longer one wins": reward.longer_baseline}
-    return forest("accuracy on held-out pairs", rows)
 
 
 def probe_accuracies(probes: Sequence[Probe]) -> Markup:

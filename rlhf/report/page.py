@@ -6,7 +6,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from rlhf.report import figures, quality
+from rlhf.report import figures, quality, reward_charts
 from rlhf.report.chart import standalone
 from rlhf.report.content import (
     ReportContent,
@@ -51,7 +51,9 @@ def render(content: ReportContent) -> str:
         tokens=[(name, check, quality.token_sentences(check)) for name, check in content.tokens.items()],
         training=_training(content, headline=True),
         more_training=_training(content, headline=False),
-        reward_figure=content.reward and figures.reward_model(content.reward),
+        reward_charts=reward_charts.charts(content.reward_quality) if content.reward_quality else {},
+        reward_sentences=reward_charts.sentences(content.reward_quality) if content.reward_quality else [],
+        mistakes=content.reward_quality.mistakes if content.reward_quality else (),
         probe_figure=figures.probe_accuracies(content.probes) if content.probes else None,
         weakest_probe=weakest_probe(content),
         win_figure=figures.win_rates(content.evaluations, content.config.gate.min_win_rate_low),
@@ -81,8 +83,8 @@ def plots(content: ReportContent) -> dict[str, str]:
         if curve:
             drawn[f"{name}-score-by-kl"], drawn[f"{name}-gold-by-kl"] = figures.frontier(name, curve)
     drawn["win-rates"] = figures.win_rates(content.evaluations, content.config.gate.min_win_rate_low)
-    if content.reward:
-        drawn["reward-held-out"] = figures.reward_model(content.reward)
+    if content.reward_quality:
+        drawn |= reward_charts.charts(content.reward_quality)
     if content.probes:
         drawn["reward-probes"] = figures.probe_accuracies(content.probes)
     style = (Path(__file__).parent / "chart.css").read_text(encoding="utf-8")

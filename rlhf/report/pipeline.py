@@ -9,7 +9,7 @@ from schemas.reports import StageRecord
 
 PANELS = (
     ("1 · Demonstrate", ("validate", "pretrain", "sft")),
-    ("2 · Compare", ("sample", "preferences", "reward", "probe", "judge")),
+    ("2 · Compare", ("sample", "preferences", "reward-base", "reward", "probe")),
     ("3 · Reinforce", ()),
     ("4 · Decide", ("evaluate", "gate", "register", "report")),
 )
@@ -20,9 +20,9 @@ MEANING = {
     "sft": "imitate demonstrations",
     "sample": "several answers per prompt",
     "preferences": "rank the answers",
+    "reward-base": "what it starts from",
     "reward": "learn what people prefer",
     "probe": "which flaws does it see?",
-    "judge": "another one, to judge with",
     "evaluate": "judge on held-out prompts",
     "gate": "better, and no worse?",
     "register": "versions and aliases",

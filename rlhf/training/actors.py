@@ -18,8 +18,10 @@ from rlhf.data.chat import stop_ids
 from rlhf.models.batches import ResponseBatch, logits_and_hidden, raw_logits
 from rlhf.models.critic import Critic, ValueHead
 from rlhf.models.loading import attach_lora, load_policy
+from rlhf.models.rendering import Renderer
 from rlhf.models.reward import RewardModel
 from schemas.config.models import LoraConfig
+from schemas.config.reward import EnsembleScoring
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,8 @@ class Actors:
     critic: Critic | ValueHead
     """A model of its own, or a head on the policy's trunk."""
     reward_model: RewardModel
+    renderer: Renderer
+    """What the reward model reads of the policy's responses."""
     tokenizer: PreTrainedTokenizerFast
     stop: frozenset[int]
     pad_id: int
@@ -63,13 +67,16 @@ def load_actors(
     seed: int,
     device: str,
     shared_trunk: bool = False,
+    scoring: EnsembleScoring | None = None,
 ) -> Actors:
     """Load the SFT policy, its frozen reference, the reward model, and the critic that starts from it.
 
-    With `shared_trunk` the critic is a fresh head on the policy instead.
+    With `shared_trunk` the critic is a fresh head on the policy instead; with a reward model of another tokenizer it starts
+    from a copy of the policy.
     """
     policy, tokenizer = load_policy(sft, device=device)
     stop = stop_ids(policy, tokenizer)
+    renderer = Renderer.between(tokenizer, reward)
     with torch.random.fork_rng():  # adapters draw their first weights from the global generator
         torch.manual_seed(seed)
         reference = copy.deepcopy(policy).requires_grad_(False) if lora is None else None
@@ -78,9 +85,11 @@ def load_actors(
             ValueHead(policy.get_output_embeddings().in_features).to(device)
             if shared_trunk
             else Critic.from_reward_model(reward, lora=lora, device=device)
+            if renderer.shares_ids
+            else Critic.from_policy(sft, lora=lora, device=device)
         )
     trained.eval()
-    reward_model = RewardModel.load(reward, device=device)
+    reward_model = RewardModel.load(reward, device=device, scoring=scoring)
     reward_model.model.requires_grad_(False)
     pad_id = tokenizer.pad_token_id
     assert isinstance(pad_id, int)  # load_policy checks it
@@ -89,6 +98,7 @@ def load_actors(
         frozen_reference=reference,
         critic=critic,
         reward_model=reward_model,
+        renderer=renderer,
         tokenizer=tokenizer,
         stop=stop,
         pad_id=pad_id,

@@ -11,9 +11,9 @@ from torch.nn.utils.rnn import pad_sequence
 from trl import DPOConfig as TRLConfig
 from trl import DPOTrainer
 
+from rlhf.data.pairs import encode_pairs
 from rlhf.models.loading import load_policy, merge, peft_config, save_model
 from rlhf.models.precision import Precision
-from rlhf.training.pairs import encode_pairs
 from rlhf.training.schedule import schedule
 from rlhf.training.step import OnStep
 from rlhf.training.trl_adapter import WithoutTelemetry, arguments, model_of, train

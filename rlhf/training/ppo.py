@@ -81,7 +81,13 @@ def fit(
         raise DataRejected("The table of prompts is empty; PPO needs at least one prompt to respond to.")
     apply(precision)
     actors = load_actors(
-        sft, reward, lora=config.lora, seed=seed, device=precision.device, shared_trunk=config.shared_trunk
+        sft,
+        reward,
+        lora=config.lora,
+        seed=seed,
+        device=precision.device,
+        shared_trunk=config.shared_trunk,
+        scoring=config.ensemble,
     )
     trained = {
         "policy": Trained.by_adamw(actors.policy, config.learning_rate),

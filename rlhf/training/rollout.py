@@ -131,7 +131,7 @@ def collect(
     )
     with autocast(precision):
         scores_B = actors.reward_model.normalised_scores(
-            [prompt + response for prompt, response in zip(ids, responses, strict=True)]
+            actors.renderer.sequences(prompts, ids, responses, [completion.finished for completion in drawn])
         )
     sampler_BT = torch.zeros_like(old_BT)
     sampler_BT[mask_BT] = old_BT.new_tensor([value for completion in drawn for value in completion.logprobs])

@@ -6,10 +6,11 @@ from schemas.config.evaluation import EvaluateConfig, GateConfig
 from schemas.config.models import BaseModelConfig, LoraConfig, ModelShape, PretrainConfig
 from schemas.config.ppo import AlarmConfig, GuardConfig, KLConfig, PPOConfig
 from schemas.config.preferences import PreferencesConfig, SampleConfig
+from schemas.config.reward import EnsembleConfig, EnsembleScoring, RewardConfig
 from schemas.config.rounds import RoundsConfig
 from schemas.config.run import ComputeConfig, RunConfig
 from schemas.config.section import Section
-from schemas.config.supervised import OptimiserConfig, RewardConfig, SFTConfig
+from schemas.config.supervised import OptimiserConfig, SFTConfig
 
 __all__ = [
     "AlarmConfig",
@@ -18,6 +19,8 @@ __all__ = [
     "ComputeConfig",
     "DPOConfig",
     "DataConfig",
+    "EnsembleConfig",
+    "EnsembleScoring",
     "EvaluateConfig",
     "FilesData",
     "GateConfig",

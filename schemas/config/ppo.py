@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from schemas.config.models import LoraConfig
+from schemas.config.reward import EnsembleScoring
 from schemas.config.section import Section
 
 
@@ -117,6 +118,8 @@ class PPOConfig(Section):
     """Subtracted from the score for each token of the response."""
     score_clip: float = Field(5.0, gt=0)
     """Normalised scores are clipped to plus and minus this; KL terms never are."""
+    ensemble: EnsembleScoring = EnsembleScoring()
+    """Which score is optimised where the reward model is an ensemble; of a single one it is the same."""
     guard: GuardConfig = GuardConfig()
     checkpoint_every: int = Field(1, ge=1)
     """Iterations between two checkpoints; a stopped run repeats at most so many."""

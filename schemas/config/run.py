@@ -10,9 +10,10 @@ from schemas.config.evaluation import EvaluateConfig, GateConfig
 from schemas.config.models import BaseModelConfig, PretrainConfig
 from schemas.config.ppo import PPOConfig
 from schemas.config.preferences import PreferencesConfig, SampleConfig
+from schemas.config.reward import RewardConfig
 from schemas.config.rounds import RoundsConfig
 from schemas.config.section import Section
-from schemas.config.supervised import RewardConfig, SFTConfig
+from schemas.config.supervised import SFTConfig
 
 
 class ComputeConfig(Section):
@@ -25,7 +26,7 @@ class ComputeConfig(Section):
 
 
 STAGES = (
-    "validate", "pretrain", "sft", "sample", "preferences", "reward", "probe", "judge", "evaluate", "gate", "register", "report",
+    "validate", "pretrain", "sft", "sample", "preferences", "reward-base", "reward", "probe", "evaluate", "gate", "register", "report",
 )  # fmt: skip
 """Names that an aligner may not take."""
 
@@ -77,17 +78,6 @@ class RunConfig(Section):
         if self.rounds.number > 1 and self.preferences.source == "files":
             raise ValueError(
                 "rounds.number is more than 1, but preferences.source=files ranks no new responses; use people"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _the_judge_has_preferences_of_its_own(self) -> Self:
-        wanted, given = self.evaluate.judge == "evaluation_reward", self.preferences.judging_fraction > 0
-        if wanted != given:
-            raise ValueError(
-                f"evaluate.judge={self.evaluate.judge} and preferences.judging_fraction="
-                f"{self.preferences.judging_fraction:g}; evaluation_reward needs a share above 0, such as 0.5, and no "
-                "other judge does"
             )
         return self
 

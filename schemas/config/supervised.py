@@ -1,4 +1,4 @@
-"""Sections of the stages that learn from fixed examples: SFT and the reward model."""
+"""What the stages that learn from fixed examples share, and the section of SFT."""
 
 from typing import Self
 
@@ -42,14 +42,3 @@ class SFTConfig(OptimiserConfig):
 
     learning_rate: float = Field(1e-3, gt=0)
     steps: int = Field(300, ge=1)
-
-
-class RewardConfig(OptimiserConfig):
-    """Reward model on pairs (Ouyang et al. 2022, eq. 1), initialised from the SFT policy."""
-
-    learning_rate: float = Field(5e-4, gt=0)
-    steps: int = Field(400, ge=1)
-    center_coefficient: float = Field(0.01, ge=0)
-    """Weight of (chosen + rejected)^2, which keeps scores centred (Eisenstein et al. 2023)."""
-    held_out_fraction: float = Field(0.1, gt=0, lt=0.5)
-    """Share of the prompts whose pairs are kept for measuring accuracy, never trained on."""

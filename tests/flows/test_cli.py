@@ -176,5 +176,5 @@ def test_a_servers_file_left_by_a_killed_ui_is_not_believed(tmp_path):
 
 def test_the_readme_names_every_command():
     commands = typer.main.get_command(app).commands
-    documented = set(re.findall(r"`rlhf ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    documented = set(re.findall(r"`rlhf ([a-z-]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
     assert set(commands) == documented

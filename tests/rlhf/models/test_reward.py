@@ -11,6 +11,7 @@ from rlhf.models.loading import attach_lora, load_policy, merge
 from rlhf.models.precision import Precision, autocast
 from rlhf.models.reward import RewardModel
 from schemas.config.models import LoraConfig
+from schemas.config.reward import EnsembleScoring
 from schemas.errors import ModelNotUsable
 
 SEQUENCES = [[9, 8, 7], [9, 8, 7, 6, 1, 5, 1], [3], [9, 8, 7, 1], [5] * 12]
@@ -139,3 +140,85 @@ def test_an_adapted_head_survives_merge_and_save(reward, tmp_path):
     merged.set_normalisation(mean=0.0, std=1.0)
     merged.save(tmp_path)
     assert RewardModel.load(tmp_path).raw_scores(ids.tolist()).item() == pytest.approx(expected, abs=1e-4)
+
+
+def _heads(policy, *, size=3):
+    reward = RewardModel.from_policy(policy, seed=3, heads=size)
+    reward.set_normalisation(mean=[0.5, -1.0, 0.0][:size], std=[2.0, 1.0, 0.5][:size])
+    return reward
+
+
+def _adapters(policy):
+    reward = RewardModel.from_policy(policy, seed=3)
+    torch.manual_seed(0)
+    for _ in range(2):
+        reward.add_adapter(LoraConfig(rank=2))
+        with torch.no_grad():
+            for weight in reward.model.parameters():
+                if weight.requires_grad:
+                    weight.add_(0.1 * torch.randn_like(weight))
+    reward.model.eval()
+    reward.set_normalisation(mean=[0.5, -1.0], std=[2.0, 1.0])
+    return reward
+
+
+@pytest.mark.parametrize("build", [_heads, _adapters])
+def test_the_members_of_an_ensemble_come_back_as_they_were(tiny_policy, tmp_path, build):
+    reward = build(tiny_policy)
+    raw = reward.member_scores(SEQUENCES)
+    assert (raw[:, 0] - raw[:, 1]).abs().min() > 1e-4
+    reward.save(tmp_path)
+    again = RewardModel.load(tmp_path)
+    torch.testing.assert_close(again.member_scores(SEQUENCES), raw, rtol=0, atol=1e-6)
+    expected = (raw[:, 1] + 1.0) / 1.0
+    torch.testing.assert_close(again.normalised_members(SEQUENCES)[:, 1], expected, rtol=0, atol=1e-6)
+    assert str(tiny_policy) not in "".join(file.read_text() for file in tmp_path.rglob("*.json"))
+
+
+def test_a_trained_adapter_leaves_the_others_and_the_trunk_alone(tiny_policy):
+    reward = _adapters(tiny_policy)
+    before = reward.member_scores(SEQUENCES)
+    reward.adapted.set_adapter("member1")
+    trained = [name for name, weight in reward.model.named_parameters() if weight.requires_grad]
+    assert trained
+    assert all(".member1." in name for name in trained)
+    with torch.no_grad():
+        for weight in reward.model.parameters():
+            if weight.requires_grad:
+                weight.add_(0.1)
+    after = reward.member_scores(SEQUENCES)
+    torch.testing.assert_close(after[:, 0], before[:, 0], rtol=0, atol=0)
+    assert (after[:, 1] - before[:, 1]).abs().min() > 1e-3
+
+
+def test_the_scores_of_an_ensemble_are_combined_as_asked(tiny_policy, tmp_path):
+    _heads(tiny_policy).save(tmp_path)
+    members = RewardModel.load(tmp_path).normalised_members(SEQUENCES)
+    expected = {
+        "mean": members.mean(1),
+        "worst": members.min(1).values,
+        "uncertainty": members.mean(1) - 2.0 * members.var(1, correction=0),
+    }
+    for how, wanted in expected.items():
+        scoring = EnsembleScoring(combine=how, variance_coef=2.0)
+        found = RewardModel.load(tmp_path, scoring=scoring).normalised_scores(SEQUENCES)
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-6)
+
+
+def test_a_critic_starts_from_the_mean_of_the_heads_or_the_first_adapter(tiny_policy):
+    heads = _heads(tiny_policy)
+    mean = heads.normalised_scores(SEQUENCES)
+    torch.testing.assert_close(heads.as_single().normalised_scores(SEQUENCES), mean, rtol=0, atol=1e-5)
+    adapters = _adapters(tiny_policy)
+    first = adapters.normalised_members(SEQUENCES)[:, 0]
+    single = adapters.as_single()
+    assert single.members == 1
+    torch.testing.assert_close(single.normalised_scores(SEQUENCES), first, rtol=0, atol=1e-5)
+
+
+def test_an_adapter_that_is_no_safetensors_file_is_refused(tiny_policy, tmp_path):
+    _adapters(tiny_policy).save(tmp_path)
+    weights = tmp_path / "adapters" / "member1" / "adapter_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(ModelNotUsable, match="pickles"):
+        RewardModel.load(tmp_path)

@@ -18,6 +18,7 @@ from schemas.reports import (
     StageRecord,
     ValidationReport,
 )
+from schemas.reward_quality import Calibration, Disagreement, Mistake, ReliabilityBin, RewardQuality, Slice
 
 
 def around(value: float, half: float) -> Interval:
@@ -206,10 +207,46 @@ def validation() -> tuple[ValidationReport, ...]:
 def reward() -> RewardResult:
     return RewardResult(
         model=ModelRef(uri="file:///store/r", digest="sha256:" + "d4" * 32, role="reward"),
+        held_out=DatasetRef(
+            uri="file:///store/h", digest="sha256:" + "d5" * 32, kind="preferences", rows=900
+        ),
         accuracy=around(0.853, 0.021),
         longer_baseline=around(0.571, 0.029),
         score_mean=0.1,
         score_std=1.3,
+    )
+
+
+def quality() -> RewardQuality:
+    """A model that is right more often than it is sure, and one mistake with hostile text."""
+    bins = (
+        ReliabilityBin(confidence=0.6, accuracy=0.7, pairs=40),
+        ReliabilityBin(confidence=0.9, accuracy=0.95, pairs=60),
+    )
+    return RewardQuality(
+        pairs=100,
+        prompts=40,
+        accuracy=around(0.853, 0.03),
+        longer_baseline=around(0.571, 0.04),
+        slices=(Slice(by="length", name="matched", pairs=30, accuracy=around(0.8, 0.08)),),
+        length_correlation=0.31,
+        partial_length_correlation=0.12,
+        calibration=Calibration(
+            error=0.07, temperature=0.8, fitted_error=0.02, bins=bins, fitted_bins=bins[::-1]
+        ),
+        score_edges=(-2.0, 0.0, 2.0),
+        chosen_counts=(20.0, 80.0),
+        rejected_counts=(70.0, 30.0),
+        mistakes=(
+            Mistake(
+                prompt="user: When do you open?",
+                chosen="At nine. <script>alert(1)</script>",
+                rejected="I do not care.",
+                chosen_score=-0.4,
+                rejected_score=1.7,
+            ),
+        ),
+        disagreement=Disagreement(when_right=0.2, when_wrong=0.5, finds_mistakes=0.81),
     )
 
 
@@ -246,6 +283,7 @@ def content() -> ReportContent:
         histories=histories(),
         reward=reward(),
         probes=probes(),
+        reward_quality=quality(),
         sft=policy("sft", None, 0.97, 0.698, 0.09, 0.0),
         evaluations={
             "ppo": policy("ppo", 0.775, 1.93, 0.690, 0.0, 12.3),

@@ -86,4 +86,5 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     reward = RewardModel.from_policy(root / "other", seed=0)
     reward.set_normalisation(mean=0.7, std=1.3)
     reward.save(root / "reward")
+    tokenizer.save_pretrained(root / "reward")
     return root / "sft", root / "reward"

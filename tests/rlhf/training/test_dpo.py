@@ -7,10 +7,10 @@ import torch
 from datasets import Dataset
 from trl import DPOConfig as TRLConfig
 
+from rlhf.data.pairs import encode_pairs
 from rlhf.models.loading import load_policy, peft_config, save_model
 from rlhf.models.sampling import response_logprobs
 from rlhf.training.dpo import PreferenceTrainer, fit
-from rlhf.training.pairs import encode_pairs
 from rlhf.training.trl_adapter import arguments, train
 from schemas.config.aligners import DPOConfig
 from schemas.config.models import LoraConfig

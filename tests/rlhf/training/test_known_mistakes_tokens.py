@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from rlhf.data.chat import decode_response, encode_prompt, encode_response
+from rlhf.data.pairs import encode_pairs
 from rlhf.models.batches import ResponseBatch, collate, score_tokens
 from rlhf.models.critic import Critic
 from rlhf.models.loading import load_tokenizer
@@ -25,7 +26,6 @@ from rlhf.models.sampling import Completion
 from rlhf.training import rollout as rollout_module
 from rlhf.training.actors import Actors, load_actors
 from rlhf.training.experience import learn_from
-from rlhf.training.pairs import encode_pairs
 from rlhf.training.rollout import collect
 from schemas.config import PPOConfig
 
@@ -135,13 +135,13 @@ def _drawn(monkeypatch: pytest.MonkeyPatch, responses: list[list[int]], *, finis
 
 def _read_by_the_reward_model(actors: Actors, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     read: list[list[int]] = []
-    score = actors.reward_model.raw_scores
+    score = actors.reward_model.member_scores
 
     def remember(ids: list[list[int]], **options: int) -> Tensor:
         read.extend(ids)
         return score(ids, **options)
 
-    monkeypatch.setattr(actors.reward_model, "raw_scores", remember)
+    monkeypatch.setattr(actors.reward_model, "member_scores", remember)
     return read
 
 
@@ -164,6 +164,7 @@ def test_the_reward_model_reads_in_ppo_the_ids_that_it_was_trained_on(
             "chosen_finished": ends * 2,
             "rejected_finished": [True] * 4,
             "margin": [0.0] * 4,
+            "weight": [1.0] * 4,
         }
     )
     pairs = encode_pairs(tokenizer, preferences, max_length=128)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rlhf.models.loading import load_policy
+from rlhf.models.loading import load_policy, load_tokenizer
 from rlhf.models.precision import Precision
 from rlhf.models.reward import RewardModel
 from rlhf.training import dpo, ppo, reward, sft
@@ -42,6 +42,7 @@ def fits(
         judge = RewardModel.from_policy(tiny_policy, seed=0)
         judge.set_normalisation(mean=0.0, std=1.0)
         judge.save(tmp_path / "judge")
+        load_tokenizer(tiny_policy).save_pretrained(tmp_path / "judge")
         config = PPOConfig(
             iterations=1, batch_size=4, minibatch_size=4, epochs=1, warmup_iterations=0, max_new_tokens=6,
             learning_rate=1e-2, lora=lora,
@@ -54,7 +55,14 @@ def fits(
             tiny_policy, demonstrations, SFTConfig(**examples, lora=lora), out=out, **common
         ),
         "reward": lambda out, lora: reward.fit(
-            tiny_policy, preferences, candidates, RewardConfig(**examples, lora=lora), out=out, **common
+            tiny_policy,
+            preferences,
+            None,
+            candidates,
+            RewardConfig(**examples, lora=lora),
+            rater_weights={},
+            out=out,
+            **common,
         ),
         "ppo": fit_ppo,
         "dpo": lambda out, lora: dpo.fit(

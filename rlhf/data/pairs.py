@@ -1,13 +1,16 @@
-"""Preference pairs as token ids, the same for the reward model and for DPO."""
+"""Preference pairs as token ids, the same for the reward model, its evaluation, and DPO."""
 
 import logging
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import polars as pl
-from transformers import PreTrainedTokenizerFast
 
 from rlhf.data.chat import encode_prompt, encode_response
 from schemas.errors import DataRejected
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 logger = logging.getLogger(__name__)
 
@@ -16,11 +19,15 @@ logger = logging.getLogger(__name__)
 class Pair:
     """One comparison; the responses end with EOS unless they were cut, by the sampler or here."""
 
+    row: int
+    """Of the table that it comes from."""
     prompt_id: str
     prompt: list[int]
     chosen: list[int]
     rejected: list[int]
     margin: float = 0.0
+    weight: float = 1.0
+    """How far its raters agree, or how many votes it stands for."""
 
     @property
     def length(self) -> int:
@@ -29,7 +36,7 @@ class Pair:
 
 
 def encode_pairs(
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: "PreTrainedTokenizerFast",
     preferences: pl.DataFrame,
     *,
     max_length: int,
@@ -38,7 +45,7 @@ def encode_pairs(
     prompts: dict[str, list[int]] = {}
     pairs: list[Pair] = []
     cut = 0
-    for row in preferences.iter_rows(named=True):
+    for number, row in enumerate(preferences.iter_rows(named=True)):
         name = row["prompt_id"]
         if name not in prompts:
             prompts[name] = encode_prompt(tokenizer, row["prompt"])
@@ -53,11 +60,13 @@ def encode_pairs(
         if chosen != rejected:
             pairs.append(
                 Pair(
+                    row=number,
                     prompt_id=name,
                     prompt=prompt,
                     chosen=chosen,
                     rejected=rejected,
                     margin=row["margin"] or 0.0,
+                    weight=row["weight"],
                 )
             )
     if not pairs:
