@@ -1,6 +1,7 @@
 """`rlhf run`, `stage`, `config`: the pipeline and the tree that decides what it does."""
 
 import sys
+from threading import Thread
 from typing import Annotated
 
 import typer
@@ -83,6 +84,7 @@ def stage_names(tree: RunConfig) -> list[str]:
     in_round = [
         name
         for stem in STAGES[first:last]
+        if stem != "judge" or tree.preferences.judging_fraction
         for name in (
             [*aligners, *(f"evaluate-{policy}" for policy in ("sft", *aligners))]
             if stem == "evaluate"
@@ -109,7 +111,9 @@ def _execute(tree: RunConfig, *, fresh: bool, until: str | None, quiet: bool) ->
     from flows.pipeline import rlhf
     from flows.progress import Display
     from tasks.progress import listen
+    from tasks.run import connect_early
 
+    Thread(target=connect_early, args=(tree.name,), daemon=True).start()
     # The heartbeat's thread sleeps in whole seconds and is waited for; nobody listens to it in a terminal.
     with (
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),

@@ -8,6 +8,7 @@ from schemas.reports import RunSummary
 from tasks.align import align
 from tasks.evaluate import judge
 from tasks.gate import decide
+from tasks.judge import train_judge
 from tasks.preferences import collect_preferences
 from tasks.pretrain import import_base, pretrain_base
 from tasks.register import register_models
@@ -46,9 +47,10 @@ def rlhf(config: RunConfig, fresh: bool = False, until: str | None = None) -> Ru
                 config.data,
                 config.preferences,
             )
+            start = reward_base(turn, sft.model, config.reward)
             reward = train_reward(
                 turn,
-                reward_base(turn, sft.model, config.reward),
+                start,
                 collected.preferences,
                 collected.rankings,
                 collected.rater_weights,
@@ -64,8 +66,16 @@ def rlhf(config: RunConfig, fresh: bool = False, until: str | None = None) -> Ru
                 for aligner in config.aligners
             }
             # Step 4: judge against the SFT policy; the next round ranks what the new policies say
+            judging = train_judge(turn, start, collected, sampled.of_sft, config.reward)
             baseline, judged = judge(
-                turn, sft.model, reward.model, data.held_out, policies, config.data, config.evaluate
+                turn,
+                sft.model,
+                reward.model,
+                judging,
+                data.evaluation,
+                policies,
+                config.data,
+                config.evaluate,
             )
             rounds.append(
                 Round(

@@ -7,6 +7,7 @@ RLHFError                   exit 1: the work failed (infrastructure, training)
 ├── StoreUnreachable        the object store does not answer or refuses
 ├── PromotionConflict       the alias moved while a promotion was under way
 ├── FeedbackUnreachable     the feedback database does not answer
+├── JudgeUnreachable        the endpoint of the LLM judge gives no verdicts
 ├── TrainingDiverged        a loss or a weight is no longer finite
 └── UserError               exit 2: the input is wrong; running again will not help
     ├── ConfigError         an unknown key, a wrong type, values that contradict each other
@@ -47,6 +48,10 @@ class PromotionConflict(RLHFError, RuntimeError):
 
 class FeedbackUnreachable(RLHFError, ConnectionError):
     """The feedback database does not answer."""
+
+
+class JudgeUnreachable(RLHFError, ConnectionError):
+    """The endpoint of the LLM judge gives no verdicts."""
 
 
 class TrainingDiverged(RLHFError, ArithmeticError):

@@ -56,6 +56,24 @@ class Safety(Record):
     benign_prompts: int = 0
 
 
+class Judging(Record):
+    """What an LLM judge cost, and how far it contradicts itself."""
+
+    calls: int
+    """Requests, retries included."""
+    retries: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None = None
+    """In the currency of the recipe's prices; None where it names none."""
+    unjudged: int
+    """Pairs without a verdict."""
+    first_preferred: float | None = None
+    """Share of verdicts for the response that stood first; 0.5 without position bias."""
+    consistent: float | None = None
+    """Share of pairs with the same verdict in both orders."""
+
+
 class PolicyEvaluation(Record):
     """One policy on the held-out prompts; None where the judge does not know."""
 
@@ -83,6 +101,8 @@ class PolicyEvaluation(Record):
     """Share of responses that ended by themselves."""
     num_prompts: int = 0
     """Held-out prompts that were judged."""
+    judging: Judging | None = None
+    """What the judge cost, where it is a language model."""
     wording: Wording | None = None
     forgetting: Forgetting | None = None
     safety: Safety | None = None

@@ -93,15 +93,43 @@ class StageResult(Record):
         }
 
 
+class HeldOut(StageResult):
+    """What only evaluation reads; absent tables are not measured on."""
+
+    prompts: DatasetRef
+    text: DatasetRef | None = None
+    demonstrations: DatasetRef | None = None
+    red_team: DatasetRef | None = None
+    benign: DatasetRef | None = None
+
+
 class ValidatedData(StageResult):
-    """Canonical tables. Prompts of `held_out` occur in no other table."""
+    """Canonical tables. Prompts of `held_out` occur in no training table."""
 
     corpus: DatasetRef | None = None
     demonstrations: DatasetRef
     prompts: DatasetRef
     held_out: DatasetRef
     preferences: DatasetRef | None = None
+    held_out_text: DatasetRef | None = None
+    """Raw documents that no stage trains on."""
+    held_out_demonstrations: DatasetRef | None = None
+    red_team: DatasetRef | None = None
+    """Prompts that ask for harm."""
+    benign: DatasetRef | None = None
+    """Harmless prompts that look harmful."""
     reports: tuple[ValidationReport, ...] = ()
+
+    @property
+    def evaluation(self) -> HeldOut:
+        """The tables that only evaluation reads."""
+        return HeldOut(
+            prompts=self.held_out,
+            text=self.held_out_text,
+            demonstrations=self.held_out_demonstrations,
+            red_team=self.red_team,
+            benign=self.benign,
+        )
 
 
 class PolicyResult(StageResult):
@@ -125,6 +153,9 @@ class PreferencesResult(StageResult):
 
     rankings: DatasetRef | None = None
     preferences: DatasetRef
+    judging: DatasetRef | None = None
+    """Pairs that the evaluation's reward model alone learns from: their prompts, and all that are nearly the same, are
+    not among those of `preferences`."""
     rater_weights: dict[str, float] = Field(default_factory=dict)
     """What a ranking by each rater counts; 1 for a rater who is not here."""
 

@@ -47,6 +47,10 @@ class Settings(BaseSettings):
         default_factory=lambda data: f"sqlite:///{data['home'] / 'feedback.db'}"
     )
     """Database of rankings and raters: SQLite, or PostgreSQL for a team."""
+    judge_url: str | None = None
+    """Base URL of an OpenAI-compatible endpoint, up to `/v1`, for `evaluate.judge=llm`."""
+    judge_key: SecretStr | None = None
+    """Its key; endpoints on this machine often want none."""
     label_secret: SecretStr | None = None
     """Signs the sessions of the labelling page; needed where it listens beyond this machine."""
 

@@ -198,13 +198,15 @@ class Feedback(_Prompted):
 class Samples(_Prompted):
     """One policy's responses with tokens, score (normalised reward) and KL from the reference (nats, summed).
 
+    `logprob` is the policy's own log-probability of the response (nats, summed); `score` is null without a reward model.
     `gold` (hidden utility), `right` and `rude` are what the judge saw; null where no world knows the truth.
     """
 
     response: pl.String
     tokens: pl.Int64 = pa.Field(ge=0)
     finished: pl.Boolean
-    score: pl.Float64
+    logprob: pl.Float64
+    score: pl.Float64 = pa.Field(nullable=True)
     kl: pl.Float64
     gold: pl.Float64 = pa.Field(nullable=True)
     right: pl.Boolean = pa.Field(nullable=True)

@@ -1,22 +1,33 @@
 """Stages `evaluate-...`: every policy answers the same held-out prompts and is judged against the SFT policy."""
 
+from typing import TYPE_CHECKING
+
+import polars as pl
+
 from schemas.config import DataConfig, EvaluateConfig
+from schemas.evaluation import Forgetting, Safety
 from schemas.pipeline import PipelineRun
 from schemas.record import Interval, Record
 from schemas.refs import DatasetRef, ModelRef
-from schemas.reports import EvaluationResult, PolicyResult
+from schemas.reports import EvaluationResult, HeldOut, PolicyResult
+from tasks.judge import choose, verdicts_digest
 from tasks.stage import stage
 from tasks.work import StageWork
 
+if TYPE_CHECKING:
+    from rlhf.data.helpdesk.world import World
+    from rlhf.evaluation.subject import Subject
 
-@stage("evaluate")
+
+@stage("evaluate", fingerprint=verdicts_digest)
 def evaluate_policy(
     work: StageWork,
     name: str,
     policy: ModelRef,
     sft: ModelRef,
-    reward: ModelRef,
-    held_out: DatasetRef,
+    reward: ModelRef | None,
+    judge: ModelRef | None,
+    held_out: HeldOut,
     baseline: DatasetRef | None,
     rollouts: DatasetRef | None,
     data: DataConfig,
@@ -25,25 +36,32 @@ def evaluate_policy(
     """Sample, score and judge one policy; `baseline` holds the SFT policy's samples on the same prompts."""
     from rlhf.data.helpdesk.world import World
     from rlhf.evaluation import policy as evaluation
+    from rlhf.evaluation.judges import verdicts
+    from rlhf.evaluation.llm_judge import LLMJudge
+    from rlhf.evaluation.subject import Subject
+    from rlhf.models.loading import load_tokenizer
+    from rlhf.models.reward import RewardModel
 
-    world = World(work.run.seed) if data.source == "helpdesk" else None
+    seed, world = work.run.seed, World(work.run.seed) if data.source == "helpdesk" else None
+    subject = Subject(work.fetch(policy), config, work.precision)
+    reference = subject if policy.digest == sft.digest else Subject(work.fetch(sft), config, work.precision)
+    scorer = RewardModel.load(work.fetch(reward), device=work.precision.device) if reward else None
+    tokenizer = load_tokenizer(work.fetch(reward)) if reward else None
+    prompts = work.read(held_out.prompts).head(config.num_prompts)
     samples = evaluation.respond(
-        work.fetch(policy),
-        work.fetch(sft),
-        work.fetch(reward),
-        work.read(held_out).head(config.num_prompts),
-        config,
-        world=world,
-        seed=work.run.seed,
-        precision=work.precision,
+        subject, reference, scorer, prompts, world=world, seed=seed, reward_tokenizer=tokenizer
     )
-    found = evaluation.evaluate(
-        name, samples, work.read(baseline) if baseline else None, config, seed=work.run.seed
+    chosen = choose(work, judge, policy, baseline, config) if baseline else None
+    outcomes = verdicts(chosen, samples, work.read(baseline)) if chosen and baseline else None
+    found = evaluation.evaluate(name, samples, outcomes, config, seed=seed).model_copy(
+        update={
+            "judging": chosen.summary() if isinstance(chosen, LLMJudge) else None,
+            "forgetting": _forgetting(work, subject, reference, held_out, config),
+            "safety": _safety(work, subject, held_out, world, config),
+        }
     )
-    work.tracked.log_table(
-        {column: samples[column].to_list() for column in ("prompt_id", "response", "tokens", "score", "kl")},
-        "samples.json",
-    )
+    shown = ("prompt_id", "response", "tokens", "score", "kl")
+    work.tracked.log_table({column: samples[column].to_list() for column in shown}, "samples.json")
     return EvaluationResult(
         evaluation=found,
         samples=work.publish_table(samples, "samples"),
@@ -56,14 +74,15 @@ def judge(
     run: PipelineRun,
     sft: ModelRef,
     reward: ModelRef,
-    held_out: DatasetRef,
+    judging: ModelRef | None,
+    held_out: HeldOut,
     policies: dict[str, PolicyResult],
     data: DataConfig,
     config: EvaluateConfig,
 ) -> tuple[EvaluationResult, dict[str, EvaluationResult]]:
     """Evaluate the SFT policy, and every policy against it."""
     baseline = evaluate_policy.named("evaluate-sft")(
-        run, run.called("sft"), sft, sft, reward, held_out, None, None, data, config
+        run, run.called("sft"), sft, sft, reward, judging, held_out, None, None, data, config
     )
     judged = {
         name: evaluate_policy.named(f"evaluate-{name}")(
@@ -72,6 +91,7 @@ def judge(
             policy.model,
             sft,
             reward,
+            judging,
             held_out,
             baseline.samples,
             policy.rollouts,
@@ -81,6 +101,35 @@ def judge(
         for name, policy in policies.items()
     }
     return baseline, judged
+
+
+def _forgetting(
+    work: StageWork, subject: "Subject", reference: "Subject", held_out: HeldOut, config: EvaluateConfig
+) -> Forgetting | None:
+    from rlhf.evaluation import forgetting
+
+    text, demonstrations = (
+        work.read(ref) if ref is not None else None for ref in (held_out.text, held_out.demonstrations)
+    )
+    return forgetting.measure(subject, reference, text, demonstrations, config, seed=work.run.seed)
+
+
+def _safety(
+    work: StageWork, subject: "Subject", held_out: HeldOut, world: "World | None", config: EvaluateConfig
+) -> Safety | None:
+    """Measure harm and refusal; every answer goes to the stage's MLflow run, so that a rate can be looked into."""
+    from rlhf.data.helpdesk.phrases import RUDE
+    from rlhf.evaluation import safety
+
+    given: dict[str, DatasetRef | None] = {"red_team": held_out.red_team, "benign": held_out.benign}
+    sets: dict[str, pl.DataFrame] = {name: work.read(ref) for name, ref in given.items() if ref is not None}
+    if not sets:
+        return None
+    phrases = RUDE.values() if world else ()
+    classifier = safety.classifier(config.safety, phrases, device=work.precision.device)
+    answers = safety.answer(subject, sets, classifier, seed=work.run.seed)
+    work.tracked.log_table(answers.to_dict(as_series=False), "safety.json")
+    return safety.summarise(answers, config)
 
 
 def numbers(found: Record) -> dict[str, float]:

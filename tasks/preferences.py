@@ -28,7 +28,11 @@ def collect_preferences(
 
     if config.source == "files":
         assert given is not None, "the schema refuses preferences.source=files without files"
-        return PreferencesResult(preferences=given, metrics={"pairs": given.rows})
+        if not config.judging_fraction:
+            return PreferencesResult(preferences=given, metrics={"pairs": given.rows})
+        return PreferencesResult(
+            **_apart(work, work.read(given), config.judging_fraction), metrics={"pairs": given.rows}
+        )
     key = _simulate(work, candidates, config) if config.source == "raters" else people_key(candidates)
     batch = batches.find(feedback_store(), key)
     ranked = collected.rankings(feedback_store(), batch.id)
@@ -42,14 +46,28 @@ def collect_preferences(
     if earlier:
         assert earlier.rankings is not None, "only files come without rankings, and they have one round"
         ranked = pl.concat([work.read(earlier.rankings), ranked])
-        pairs = pl.concat([work.read(earlier.preferences), pairs])
+        before = (earlier.preferences, earlier.judging)
+        pairs = pl.concat([*(work.read(ref) for ref in before if ref), pairs])
         worth = earlier.rater_weights | worth
     return PreferencesResult(
         rankings=work.publish_table(ranked, "rankings"),
-        preferences=work.publish_table(pairs, "preferences"),
+        **_apart(work, pairs, config.judging_fraction),
         rater_weights=worth,
         metrics=metrics,
     )
+
+
+def _apart(work: StageWork, pairs: pl.DataFrame, fraction: float) -> dict[str, DatasetRef]:
+    """Publish the pairs; a fraction of the prompts, by clusters of nearly the same ones, is for the judge alone."""
+    if not fraction:
+        return {"preferences": work.publish_table(pairs, "preferences")}
+    from rlhf.data.splits import split_by_prompt
+
+    training, judging = split_by_prompt(pairs, fraction, work.run.seed)
+    return {
+        "preferences": work.publish_table(training, "preferences"),
+        "judging": work.publish_table(judging, "preferences"),
+    }
 
 
 def _simulate(work: StageWork, candidates: DatasetRef, config: PreferencesConfig) -> str:

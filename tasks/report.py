@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     from rlhf.report.content import Answer, PairedResponses, ReportContent
 
 SHOWN_RESPONSES = 24
+GENERATED = {
+    "held_out": "held-out prompts", "held_out_text": "held-out text", "red_team": "hostile prompts",
+    "held_out_demonstrations": "held-out demonstrations", "benign": "harmless prompts that look hostile",
+}  # fmt: skip
+"""Tables of the helpdesk world that their kind alone does not name."""
 
 
 @stage("report", reuse=False)
@@ -155,7 +160,7 @@ def _validation(validated: ValidatedData, config: RunConfig) -> tuple[Validation
     return tuple(
         report.model_copy(
             update={
-                "kind": "held-out prompts" if Path(report.source).stem == "held_out" else report.kind,
+                "kind": GENERATED.get(Path(report.source).stem, report.kind),
                 "source": f"the helpdesk world of seed {config.seed}",
             }
         )

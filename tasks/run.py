@@ -4,7 +4,7 @@ import hashlib
 import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +28,15 @@ from tasks.work import artifact_store, code_tags, connect_tracking
 
 logger = logging.getLogger(__name__)
 R = TypeVar("R", bound=StageResult)
+
+
+def connect_early(experiment: str) -> None:
+    """Import MLflow and open its database while Prefect's server starts; each needs seconds of a core.
+
+    What fails here fails again, and is told, where the run begins.
+    """
+    with suppress(Exception):
+        connect_tracking(experiment)
 
 
 @contextmanager

@@ -20,8 +20,16 @@ from tasks.work import StageWork
 logger = logging.getLogger(__name__)
 
 FEWEST_PAIRS = 100
+TRAINED = ("demonstrations", "preferences", "prompts")
 MAX_LEAKED = 0.001
 """Share of the evaluation prompts that may occur in the data for training before a run stops."""
+
+
+KINDS = {
+    "held_out": "prompts", "red_team": "prompts", "benign": "prompts",
+    "held_out_text": "corpus", "held_out_demonstrations": "demonstrations",
+}  # fmt: skip
+"""Kinds of the tables that are not called like theirs."""
 
 
 class Given(NamedTuple):
@@ -31,6 +39,8 @@ class Given(NamedTuple):
     kind: str
     paths: list[Path]
     columns: dict[str, str]
+    chosen: dict[Path, str] = {}  # noqa: RUF012 - never changed
+    """The condition `column=value` on the rows of a file, where the recipe sets one."""
 
 
 def fingerprint(config: DataConfig) -> str:
@@ -41,9 +51,8 @@ def fingerprint(config: DataConfig) -> str:
             for path in given.paths:
                 for part in sorted(path.rglob("*")) if path.is_dir() else [path]:
                     with part.open("rb") as file:
-                        digest.update(
-                            f"{given.table} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
-                        )
+                        content = hashlib.file_digest(file, "sha256").hexdigest()
+                    digest.update(f"{given.table} {content} {given.chosen.get(path, '')}\n".encode())
     return digest.hexdigest()
 
 
@@ -51,6 +60,7 @@ def fingerprint(config: DataConfig) -> str:
 def validate(work: StageWork, config: DataConfig) -> ValidatedData:
     """Validate every file, and publish canonical tables; held-out prompts occur in no training table."""
     from rlhf.data.assemble import assemble
+    from rlhf.data.chosen_rows import keep_rows
     from rlhf.data.validation import validate_files
 
     generated = isinstance(config, HelpdeskData)
@@ -59,7 +69,13 @@ def validate(work: StageWork, config: DataConfig) -> ValidatedData:
     tables: dict[str, pl.DataFrame] = {}
     for given in _generated(work, config) if isinstance(config, HelpdeskData) else _files(config):
         out = work.folder / given.table
-        report = validate_files(given.paths, kind=given.kind, out=out, config=checks, columns=given.columns)
+        paths = [
+            keep_rows(path, given.chosen[path], work.folder / f"{given.table}-{number}.jsonl")
+            if path in given.chosen
+            else path
+            for number, path in enumerate(given.paths)
+        ]
+        report = validate_files(paths, kind=given.kind, out=out, config=checks, columns=given.columns)
         reports.append(report)
         work.tracked.log_text(report.model_dump_json(indent=2), f"validation/{given.table}.json")
         _require(report, checks.max_quarantined)
@@ -81,7 +97,7 @@ def validate(work: StageWork, config: DataConfig) -> ValidatedData:
         )
     refs: dict[str, DatasetRef] = {}
     for name, frame in assembled.items():
-        refs[name] = work.publish_table(frame, "prompts" if name == "held_out" else name)
+        refs[name] = work.publish_table(frame, KINDS.get(name, name))
     return ValidatedData(
         **refs,
         reports=tuple(reports),
@@ -100,7 +116,7 @@ def _generated(work: StageWork, config: HelpdeskData) -> Iterator[Given]:
     from rlhf.data.helpdesk.world import World
 
     for name, path in write_files(World(work.run.seed), config, work.folder).items():
-        yield Given(name, "prompts" if name == "held_out" else name, [path], {})
+        yield Given(name, KINDS.get(name, name), [path], {})
 
 
 def _files(config: FilesData) -> Iterator[Given]:
@@ -112,13 +128,19 @@ def _files(config: FilesData) -> Iterator[Given]:
         ("preferences", "preferences", config.preferences),
         ("prompts", "prompts", config.prompts),
         ("evaluation", "prompts", config.evaluation),
+        ("red_team", "prompts", config.red_team),
+        ("benign", "prompts", config.benign),
     ):
-        paths = [
-            path for source in sources for path in resolve(source, Path(config.folder), Settings().cache)
-        ]
+        paths: list[Path] = []
+        chosen: dict[Path, str] = {}
+        for source in sources:
+            wanted, _, condition = source.partition("#")
+            files = resolve(wanted, Path(config.folder), Settings().cache)
+            paths += files
+            chosen |= dict.fromkeys(files, condition) if condition else {}
         if paths:
             columns = {str(table): names for table, names in config.columns.items()}.get(name, {})
-            yield Given("held_out" if name == "evaluation" else name, kind, paths, columns)
+            yield Given("held_out" if name == "evaluation" else name, kind, paths, columns, chosen)
 
 
 def _require(report: ValidationReport, allowed: float) -> None:
@@ -144,7 +166,7 @@ def _require_no_leak(tables: dict[str, pl.DataFrame], left: dict[str, int]) -> N
     trained = [
         first_questions(frame)
         for name, frame in tables.items()
-        if name != "held_out" and "prompt" in frame.columns
+        if name in TRAINED and "prompt" in frame.columns
     ]
     found = int(leaked(pl.concat(trained), asked).sum()) if trained else 0
     if found > MAX_LEAKED * asked.len():

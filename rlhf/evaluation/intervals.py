@@ -1,7 +1,7 @@
 """Confidence intervals: Wilson for shares, percentile bootstrap for means of paired values."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -36,29 +36,45 @@ def bootstrap_mean(
     Resampling whole prompts keeps what is paired by prompt together: pass differences, or wins as 1, 0.5, 0.
     """
     data = np.asarray(values, dtype=np.float64)
-    return bootstrap_ratio(data, np.ones_like(data), confidence=confidence, samples=samples, seed=seed)
+    if data.ndim != 1 or data.size < 1:
+        raise ValueError(f"values of shape {data.shape}; wanted one value per prompt, at least one")
+    means = np.concatenate([data[rows].mean(axis=1) for rows in resampled(data.size, samples, seed)])
+    return percentiles(float(data.mean()), means, confidence)
 
 
 def bootstrap_ratio(
-    hits: npt.NDArray[np.float64],
-    sizes: npt.NDArray[np.float64],
+    numerators: Sequence[float] | npt.NDArray[np.float64],
+    denominators: Sequence[float] | npt.NDArray[np.float64],
     *,
     confidence: float,
     samples: int,
     seed: int,
 ) -> Interval:
-    """Return sum(hits) / sum(sizes) of one value each per prompt, with the interval of resampling whole prompts.
+    """Return a ratio of sums, such as nats over tokens, with its interval; whole documents are resampled.
 
-    Several pairs of one prompt are not independent: an interval over pairs would be too narrow.
+    So it is with the pairs of a prompt: they are not independent, and an interval over pairs would be too narrow.
     """
-    if hits.ndim != 1 or hits.size < 1:
-        raise ValueError(f"values of shape {hits.shape}; wanted one value per prompt, at least one")
+    above, below = np.asarray(numerators, dtype=np.float64), np.asarray(denominators, dtype=np.float64)
+    if above.shape != below.shape or above.ndim != 1 or above.size < 1 or not below.sum() > 0:
+        raise ValueError(
+            f"{above.shape} numerators and {below.shape} denominators; wanted one of each per document, at least one"
+        )
+    ratios = np.concatenate(
+        [above[rows].sum(axis=1) / below[rows].sum(axis=1) for rows in resampled(above.size, samples, seed)]
+    )
+    return percentiles(float(above.sum() / below.sum()), ratios, confidence)
+
+
+def resampled(size: int, samples: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Yield blocks (block, size) of rows drawn with replacement, `samples` in all."""
     generator = np.random.default_rng(seed)
-    block = max(1, DRAWN_AT_ONCE // hits.size)
-    ratios = []
+    block = max(1, DRAWN_AT_ONCE // size)
     for done in range(0, samples, block):
-        drawn = generator.integers(hits.size, size=(min(block, samples - done), hits.size))
-        ratios.append(hits[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
+        yield generator.integers(size, size=(min(block, samples - done), size))
+
+
+def percentiles(value: float, resamples: npt.NDArray[np.float64], confidence: float) -> Interval:
+    """Return an estimate with the percentile interval of its resamples."""
     tail = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(ratios), [tail, 1 - tail])
-    return Interval(value=float(hits.sum() / sizes.sum()), low=float(low), high=float(high))
+    low, high = np.quantile(resamples, [tail, 1 - tail])
+    return Interval(value=value, low=float(low), high=float(high))

@@ -9,7 +9,7 @@ from schemas.reports import StageRecord
 
 PANELS = (
     ("1 · Demonstrate", ("validate", "pretrain", "sft")),
-    ("2 · Compare", ("sample", "preferences", "reward-base", "reward", "probe")),
+    ("2 · Compare", ("sample", "preferences", "reward-base", "reward", "probe", "judge")),
     ("3 · Reinforce", ()),
     ("4 · Decide", ("evaluate", "gate", "register", "report")),
 )
@@ -23,6 +23,7 @@ MEANING = {
     "reward-base": "what it starts from",
     "reward": "learn what people prefer",
     "probe": "which flaws does it see?",
+    "judge": "another one, to judge with",
     "evaluate": "judge on held-out prompts",
     "gate": "better, and no worse?",
     "register": "versions and aliases",

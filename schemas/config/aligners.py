@@ -14,9 +14,9 @@ class DPOConfig(OptimiserConfig):
     method: Literal["dpo"] = "dpo"
     name: str = Field("dpo", pattern=r"^[a-z][a-z0-9_-]*$")
     """What the recipe, the pages and the overrides call this aligner."""
-    learning_rate: float = Field(1.5e-4, gt=0)
-    steps: int = Field(150, ge=1)
-    beta: float = Field(0.1, gt=0)
+    learning_rate: float = Field(1.2e-4, gt=0)
+    steps: int = Field(170, ge=1)
+    beta: float = Field(0.15, gt=0)
     """Strength of the tether to the reference policy."""
     loss: Literal["sigmoid", "ipo", "hinge", "robust"] = "sigmoid"
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)

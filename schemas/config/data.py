@@ -53,7 +53,7 @@ class DataChecks(Section):
     """The run stops when a larger share of a file's rows had to be quarantined."""
 
 
-Table = Literal["corpus", "demonstrations", "preferences", "prompts", "evaluation"]
+Table = Literal["corpus", "demonstrations", "preferences", "prompts", "evaluation", "red_team", "benign"]
 
 
 class FilesData(DataChecks):
@@ -72,6 +72,10 @@ class FilesData(DataChecks):
     """Prompts for sampling and PPO; default: the prompts of the preferences."""
     evaluation: tuple[str, ...] = ()
     """Prompts to evaluate on; default: a share of all prompts, see `held_out_fraction`."""
+    red_team: tuple[str, ...] = ()
+    """Prompts that ask for harm, to measure what the policies do. `FILE#column=value` takes those rows only."""
+    benign: tuple[str, ...] = ()
+    """Harmless prompts that look harmful, to measure over-refusal; `prompts/xstest_prompts.csv#label=safe`."""
     columns: dict[Table, dict[str, str]] = Field(default_factory=dict)
     """By table: the name that is wanted, and the column (or dotted path) that holds it in the files."""
     held_out_fraction: float = Field(0.1, gt=0, lt=0.5)

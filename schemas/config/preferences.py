@@ -37,6 +37,8 @@ class PreferencesConfig(Section):
     """Questions with a known answer, mixed in to tell who pays attention; only the helpdesk world has them."""
     gold_every: int = Field(10, ge=2)
     """One of so many items that a rater sees is a gold question, where there are some."""
+    judging_fraction: float = Field(0.0, ge=0, lt=1)
+    """Share of the prompts whose pairs only the judge learns from (`evaluate.judge=evaluation_reward`)."""
     margins: bool = False
     """Give each pair a margin, by how many places it was ranked better; the reward model's loss asks for that distance
     (Touvron et al. 2023, section 3.2.2)."""

@@ -26,7 +26,7 @@ class ComputeConfig(Section):
 
 
 STAGES = (
-    "validate", "pretrain", "sft", "sample", "preferences", "reward-base", "reward", "probe", "evaluate", "gate", "register", "report",
+    "validate", "pretrain", "sft", "sample", "preferences", "reward-base", "reward", "probe", "judge", "evaluate", "gate", "register", "report",
 )  # fmt: skip
 """Names that an aligner may not take."""
 
@@ -78,6 +78,17 @@ class RunConfig(Section):
         if self.rounds.number > 1 and self.preferences.source == "files":
             raise ValueError(
                 "rounds.number is more than 1, but preferences.source=files ranks no new responses; use people"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _the_judge_has_preferences_of_its_own(self) -> Self:
+        wanted, given = self.evaluate.judge == "evaluation_reward", self.preferences.judging_fraction > 0
+        if wanted != given:
+            raise ValueError(
+                f"evaluate.judge={self.evaluate.judge} and preferences.judging_fraction="
+                f"{self.preferences.judging_fraction:g}; evaluation_reward needs a share above 0, such as 0.5, and no "
+                "other judge does"
             )
         return self
 

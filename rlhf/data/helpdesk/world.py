@@ -38,16 +38,19 @@ class World:
         self.seed = seed
         self.facts = draw_facts(self._random("facts"))
 
-    def corpus(self, n: int) -> list[str]:
-        """Return n raw documents: leaflets, questions, lists, rambling, trivia, forum threads, some good answers."""
-        rng = self._random("corpus")
+    def corpus(self, n: int, *, split: Split = "train") -> list[str]:
+        """Return n raw documents: leaflets, questions, lists, rambling, trivia, forum threads, some good answers.
+
+        The splits are drawn apart from the same kinds of documents.
+        """
+        rng = self._random("corpus" if split == "train" else "corpus held_out")
         kinds, weights = zip(*_DOCUMENTS.items(), strict=True)
         return [getattr(self, f"_{kind}")(rng) for kind in rng.choices(kinds, weights, k=n)]
 
-    def demonstrations(self, n: int) -> list[tuple[str, str]]:
-        """Return n questions of the training split with an answer each, mostly good and still flawed."""
-        rng = self._random("demonstrations")
-        pairs = (rng.choice(self._asked["train"]) for _ in range(n))
+    def demonstrations(self, n: int, *, split: Split = "train") -> list[tuple[str, str]]:
+        """Return n questions of a split with an answer each, mostly good and still flawed."""
+        rng = self._random("demonstrations" if split == "train" else "demonstrations held_out")
+        pairs = (rng.choice(self._asked[split]) for _ in range(n))
         return [(question, self.respond(rng, fact, draw_traits(rng))) for question, fact in pairs]
 
     def questions(self, n: int, *, split: Split = "train") -> list[str]:
@@ -59,6 +62,12 @@ class World:
                 f"Lower data.{'prompts' if split == 'train' else 'held_out_prompts'}."
             )
         return [question for question, _ in self._random(f"questions {split}").sample(asked, n)]
+
+    def provocations(self, n: int, *, hostile: bool) -> list[str]:
+        """Return n held-out questions behind an insult, which an imitator may give back, or behind harmless chatter."""
+        before = _RUDE if hostile else phrases.CHATTER
+        rng = self._random(f"provocations {hostile}")
+        return [f"{rng.choice(before)} {question}" for question in self.questions(n, split="held_out")]
 
     def fact(self, question: str) -> Fact:
         """Return the fact that a question asks for."""

@@ -4,89 +4,28 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlamaForSequenceClassification,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rlhf.data.chat import encode_prompt, stop_ids
 from rlhf.data.helpdesk.probes import counterfactual_pairs
 from rlhf.data.helpdesk.utility import judge
 from rlhf.data.helpdesk.world import World
-from rlhf.evaluation.judges import with_gold
-from rlhf.evaluation.policy import annotate_curve, evaluate, respond
+from rlhf.evaluation import policy as evaluation
+from rlhf.evaluation.judges import ColumnJudge, verdicts, with_gold
+from rlhf.evaluation.policy import annotate_curve
 from rlhf.evaluation.probes import probe_reward
-from rlhf.models.loading import CHATML, load_policy
+from rlhf.evaluation.subject import Subject
+from rlhf.models.loading import load_policy
 from rlhf.models.precision import Precision
+from rlhf.models.reward import RewardModel
 from rlhf.models.sampling import sample
 from schemas.config import EvaluateConfig
 from schemas.errors import ConfigError, DataRejected
+from schemas.evaluation import PolicyEvaluation
 from schemas.tables import TABLES, polars_schema
 
 REWARD_JUDGE = EvaluateConfig(judge="reward", bootstrap_samples=500)
 PRECISION = Precision(threads=1, dtype="fp32")
-
-
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    special = ["<|eos|>", "<|pad|>", "<|im_start|>", "<|im_end|>"]
-    core = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate([*special, *alphabet])}, merges=[]))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        eos_token="<|eos|>",
-        pad_token="<|pad|>",
-        additional_special_tokens=special[2:],
-    )
-    tokenizer.chat_template = CHATML
-    return tokenizer
-
-
-def config() -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=260,
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=256,
-        eos_token_id=0,
-        bos_token_id=None,
-        pad_token_id=1,
-    )
-
-
-@pytest.fixture
-def save_policy(tmp_path: Path) -> Callable[..., Path]:
-    """Saves a random tiny policy; a seed names its weights."""
-
-    def save(name: str, *, seed: int) -> Path:
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config())
-        with torch.no_grad():
-            model.lm_head.weight.mul_(20)
-        model.save_pretrained(tmp_path / name)
-        byte_tokenizer().save_pretrained(tmp_path / name)
-        return tmp_path / name
-
-    return save
-
-
-@pytest.fixture
-def reward_folder(tmp_path: Path) -> Path:
-    torch.manual_seed(9)
-    shape = config()
-    shape.num_labels = 1
-    shape.rlhf_score_mean, shape.rlhf_score_std = 0.5, 2.0
-    LlamaForSequenceClassification(shape).save_pretrained(tmp_path / "reward")
-    byte_tokenizer().save_pretrained(tmp_path / "reward")
-    return tmp_path / "reward"
 
 
 def samples(scores: list[float], world: World | None = None, **columns: list[object]) -> pl.DataFrame:
@@ -95,9 +34,10 @@ def samples(scores: list[float], world: World | None = None, **columns: list[obj
         {
             "prompt_id": ids,
             "prompt": [[{"role": "user", "content": name}] for name in ids],
-            "response": ["yes"] * len(ids),
+            "response": [f"yes {name}" for name in ids],
             "tokens": [4] * len(ids),
             "finished": [True] * len(ids),
+            "logprob": [-2.0] * len(ids),
             "score": scores,
             "kl": [0.0] * len(ids),
         }
@@ -105,6 +45,34 @@ def samples(scores: list[float], world: World | None = None, **columns: list[obj
     return with_gold(
         frame.with_columns(**{name: pl.Series(values) for name, values in columns.items()}), world
     )
+
+
+def evaluate(
+    name: str, ours: pl.DataFrame, theirs: pl.DataFrame | None, config: EvaluateConfig, *, seed: int
+) -> PolicyEvaluation:
+    """Judge by the column that the section names."""
+    column = ColumnJudge("gold" if config.judge == "utility" else "score")
+    if theirs is not None and theirs is not ours:  # the same words would be a tie
+        theirs = theirs.with_columns(pl.col("response") + "!")
+    outcomes = None if theirs is None else verdicts(column, ours, theirs)
+    return evaluation.evaluate(name, ours, outcomes, config, seed=seed)
+
+
+def respond(
+    policy: Path,
+    reference: Path,
+    reward: Path | None,
+    prompts: pl.DataFrame,
+    config: EvaluateConfig,
+    *,
+    world: World | None,
+    seed: int,
+    precision: Precision,
+) -> pl.DataFrame:
+    subject = Subject(policy, config, precision)
+    other = subject if policy == reference else Subject(reference, config, precision)
+    scorer = RewardModel.load(reward) if reward else None
+    return evaluation.respond(subject, other, scorer, prompts, world=world, seed=seed)
 
 
 def test_win_rate_by_hand_counts_ties_as_half():
@@ -143,9 +111,16 @@ def test_other_prompts_on_the_other_side_are_refused():
         evaluate("ppo", samples([1.0] * 2), samples([1.0] * 3), REWARD_JUDGE, seed=0)
 
 
-def test_the_hidden_utility_cannot_judge_without_a_world():
-    with pytest.raises(ConfigError, match=r"evaluate\.judge=reward"):
-        evaluate("ppo", samples([1.0]), None, EvaluateConfig(), seed=0)
+def test_a_judge_that_lacks_what_it_looks_at_says_so():
+    with pytest.raises(ConfigError, match="for want of a world"):
+        evaluate("ppo", samples([1.0]), samples([0.0]), EvaluateConfig(), seed=0)
+
+
+def test_the_same_words_are_a_tie_whatever_the_judge_would_say():
+    ours, theirs = samples([1.0, 2.0]), samples([0.0, 5.0])
+    assert verdicts(ColumnJudge("score"), ours, theirs)["outcome"].to_list() == [0.5, 0.5]
+    cut = theirs.with_columns(finished=pl.Series([True, False]))
+    assert verdicts(ColumnJudge("score"), ours, cut)["outcome"].to_list() == [0.5, 0.0]
 
 
 def test_the_hidden_utility_decides_and_not_the_score_when_it_is_the_judge():
