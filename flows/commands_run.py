@@ -84,15 +84,24 @@ def stage_names(tree: RunConfig) -> list[str]:
     in_round = [
         name
         for stem in STAGES[first:last]
-        if stem != "judge" or tree.preferences.judging_fraction
         for name in (
             [*aligners, *(f"evaluate-{policy}" for policy in ("sft", *aligners))]
             if stem == "evaluate"
             else [stem]
         )
     ]
+    asked_for = {
+        "select": tree.rounds.select == "disagreement",
+        "reward-base": tree.reward.base is not None,
+        "judge": tree.preferences.judging_fraction > 0,
+    }
     rounds = range(1, tree.rounds.number + 1)
-    every = [of_round(name, number) for number in rounds for name in in_round]
+    every = [
+        of_round(name, number)
+        for number in rounds
+        for name in in_round
+        if asked_for.get(name, True) and (name, number) != ("select", 1)
+    ]
     return [*STAGES[:first], *every, *STAGES[last:]]
 
 

@@ -37,7 +37,7 @@ def rlhf(config: RunConfig, fresh: bool = False, until: str | None = None) -> Ru
         rounds: list[Round] = []
         for turn in run.rounds(config.rounds.number):
             # Step 2: compare, and learn the comparison
-            sampled = sample(turn, sft.model, rounds, data.prompts, config.sample)
+            sampled = sample(turn, sft.model, rounds, data.prompts, config.sample, config.rounds)
             wait_for_people(turn, sampled.candidates, config.data, config.preferences)
             collected = collect_preferences(
                 turn,

@@ -9,7 +9,7 @@ from schemas.reports import StageRecord
 
 PANELS = (
     ("1 · Demonstrate", ("validate", "pretrain", "sft")),
-    ("2 · Compare", ("sample", "preferences", "reward-base", "reward", "probe", "judge")),
+    ("2 · Compare", ("sample", "select", "preferences", "reward-base", "reward", "probe", "judge")),
     ("3 · Reinforce", ()),
     ("4 · Decide", ("evaluate", "gate", "register", "report")),
 )
@@ -19,6 +19,7 @@ MEANING = {
     "pretrain": "learn language from raw text",
     "sft": "imitate demonstrations",
     "sample": "several answers per prompt",
+    "select": "where rewards disagree",
     "preferences": "rank the answers",
     "reward-base": "what it starts from",
     "reward": "learn what people prefer",

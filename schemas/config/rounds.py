@@ -1,5 +1,7 @@
 """Section of the rounds: how often the loop of sampling, ranking and aligning is gone through."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from schemas.config.section import Section
@@ -13,3 +15,8 @@ class RoundsConfig(Section):
 
     number: int = Field(1, ge=1)
     """1: the SFT policy's responses are ranked once."""
+    select: Literal["random", "disagreement"] = "random"
+    """Which prompts are ranked from the second round on: those that have not been asked yet as they come, or of `pool`
+    times as many those on whose responses the members of the reward ensemble disagree most (needs `reward.ensemble`)."""
+    pool: int = Field(4, ge=2)
+    """Prompts that `disagreement` chooses one from."""

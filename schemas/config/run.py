@@ -26,7 +26,8 @@ class ComputeConfig(Section):
 
 
 STAGES = (
-    "validate", "pretrain", "sft", "sample", "preferences", "reward-base", "reward", "probe", "judge", "evaluate", "gate", "register", "report",
+    "validate", "pretrain", "sft", "sample", "select", "preferences", "reward-base", "reward", "probe", "judge",
+    "evaluate", "gate", "register", "report",
 )  # fmt: skip
 """Names that an aligner may not take."""
 
@@ -78,6 +79,10 @@ class RunConfig(Section):
         if self.rounds.number > 1 and self.preferences.source == "files":
             raise ValueError(
                 "rounds.number is more than 1, but preferences.source=files ranks no new responses; use people"
+            )
+        if self.rounds.select == "disagreement" and self.reward.ensemble is None:
+            raise ValueError(
+                "rounds.select=disagreement needs several reward models; set reward.ensemble, such as reward.ensemble.size=4"
             )
         return self
 

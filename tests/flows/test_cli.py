@@ -104,6 +104,14 @@ def test_stages_are_listed_in_the_order_of_the_figure():
     assert names[-3:] == ["gate", "register", "report"]
 
 
+def test_prompts_are_selected_from_the_second_round_on():
+    names = stage_names(
+        load_config("helpdesk", ["rounds.number=2", "rounds.select=disagreement", "reward.ensemble.size=4"])
+    )
+    assert [name for name in names if name.startswith("select")] == ["select-2"]
+    assert names.index("sample-2") < names.index("select-2") < names.index("preferences-2")
+
+
 def test_a_later_round_has_the_same_stages_under_names_of_its_own():
     once = stage_names(load_config("helpdesk"))
     twice = stage_names(load_config("helpdesk", ["rounds.number=2"]))

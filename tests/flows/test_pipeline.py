@@ -167,6 +167,23 @@ def test_rounds_sample_the_latest_policies_and_keep_what_was_ranked_before(home,
     assert made["reward.model"] == records["reward-2"]["outputs"]["model"]["digest"]
 
 
+def test_a_later_round_asks_where_the_reward_ensemble_disagrees(home, first):
+    chosen = ("rounds.number=2", "rounds.select=disagreement", "rounds.pool=2", "reward.ensemble.size=3")
+    done = _rlhf(home, "stage", "select-2", "micro", *chosen, "--json")
+    assert done.returncode == 0, done.stderr
+    records = {stage["name"]: stage for stage in json.loads(done.stdout)["stages"]}
+    assert {records[name]["status"] for name in ("sft", "sample", "preferences")} == {"reused"}
+    assert records["select-2"]["inputs"]["reward"] == records["reward"]["outputs"]["model"]
+    pool, asked = (_table(records[name], "candidates") for name in ("sample-2", "select-2"))
+    assert (pool.height, asked.height) == (64, 32)
+    assert asked.equals(pool.filter(pl.col("prompt_id").is_in(asked["prompt_id"].implode())))
+    metrics = records["select-2"]["metrics"]
+    assert metrics["doubt_of_chosen"] > metrics["doubt_of_pool"] > 0
+    refused = _rlhf(home, "run", "micro", "rounds.select=disagreement")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
+    assert "reward.ensemble" in refused.stderr
+
+
 def test_a_lost_artifact_is_computed_again_to_the_same_bits(home, first):
     model = _folder(first, "sft")
     model.rename(model.with_name("elsewhere"))
