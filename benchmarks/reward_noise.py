@@ -35,24 +35,23 @@ from rlhf.evaluation.intervals import bootstrap_ratio
 from rlhf.evaluation.judged_pairs import judge_pairs, won
 from rlhf.feedback.rankings import pairs
 from rlhf.models.loading import load_policy
-from rlhf.models.precision import Precision, apply
+from rlhf.models.precision import choose
 from rlhf.models.reward import RewardModel
 from rlhf.models.sampling import sample
 from rlhf.training import reward
-from schemas.config import EnsembleConfig, LoraConfig, RewardConfig
+from schemas.config import ComputeConfig, EnsembleConfig, LoraConfig, RewardConfig
 from schemas.reports import StageEntry
 from schemas.tables import polars_schema
 
 SPREADS = (0.25, 0.5, 1.0, 2.0, 4.0)
 WRONG = 0.25
-LORA = LoraConfig(rank=16, alpha=32.0)
+ADAPTERS = EnsembleConfig(kind="adapters", size=4)
 MODELS = {
     "single": RewardConfig(),
     "heads": RewardConfig(ensemble=EnsembleConfig(kind="heads", size=4)),
-    "adapters": RewardConfig(ensemble=EnsembleConfig(kind="adapters", size=4), lora=LORA, learning_rate=2e-3),
-    "one adapter": RewardConfig(lora=LORA, learning_rate=2e-3),
+    "adapters": RewardConfig(ensemble=ADAPTERS, lora=LoraConfig(rank=16, alpha=32.0), learning_rate=2e-3),
 }
-PRECISION = Precision(threads=1, dtype="fp32")
+PRECISION = choose(ComputeConfig(threads=1))
 
 
 def outputs(home: Path, stage: str) -> dict[str, Path]:
@@ -262,7 +261,6 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=128, help="of `ensembles`")
     parser.add_argument("--most", type=int, default=32, help="answers to a prompt in `ensembles`")
     arguments = parser.parse_args()
-    apply(PRECISION)
     for seed, home in enumerate(arguments.homes):
         with tempfile.TemporaryDirectory() as folder:
             found = (

@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 
-def comparison_shares(better_GKK: Tensor) -> Tensor:
-    """Return each comparison's weight divided by the number of comparisons of its prompt (G, K, K).
+def comparison_shares(better_GKK: Tensor, mask_GK: Tensor) -> Tensor:
+    """Return each comparison's weight divided by the K-choose-2 pairs of its prompt (G, K, K).
 
     `better_GKK[g, i, j]` is the weight with which response i is preferred to j; 0 where the two were not compared.
-    A prompt with six pairs thus counts as much as a prompt with one (Ouyang et al. 2022, section 3.5).
+    So four responses count as much as two, and a prompt with ties less than one without (Ouyang et al. 2022, eq. 1).
     """
-    compared_G11 = (better_GKK > 0).sum(dim=(1, 2), keepdim=True)
-    return better_GKK / compared_G11.clamp(min=1)
+    size_G = mask_GK.sum(dim=1)
+    return better_GKK / (size_G * (size_G - 1) / 2)[:, None, None]
 
 
 def bradley_terry(

@@ -1,7 +1,8 @@
 """Direct preference optimisation (Rafailov et al. 2023, eq. 7) against the SFT policy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from trl import DPOConfig as TRLConfig
 from trl import DPOTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from rlhf.data.pairs import encode_pairs
 from rlhf.models.loading import load_policy, merge, peft_config, save_model
@@ -23,12 +25,48 @@ _Row = tuple[tuple[int, ...], tuple[int, ...]]
 """Prompt and response."""
 
 
+class WeightedCollator(DataCollatorForPreference):
+    """TRL's batches, with the weights of the pairs."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the batch with `weight` (pairs,)."""
+        batch: dict[str, Any] = super().torch_call(examples)
+        return batch | {"weight": torch.tensor([example["weight"] for example in examples])}
+
+
 class PreferenceTrainer(WithoutTelemetry, DPOTrainer):
     """TRL's trainer on tokenised pairs, with the model that it is given as its reference.
 
     Left alone, TRL would insist on text and tokenise it its own way, and without precomputed log-probs
     it would load its reference from where the model's config says: not always the model that was passed.
+
+    A column `weight` says how much a pair counts; weights should have mean 1.
     """
+
+    def _set_signature_columns_if_needed(self) -> None:
+        """Keep the weights, too, when columns without use are dropped."""
+        super()._set_signature_columns_if_needed()  # type: ignore[no-untyped-call]  # trl's
+        columns: list[str] = self._signature_columns or []
+        self._signature_columns = [*columns, "weight"]  # type: ignore[assignment]  # trl's
+
+    def _compute_loss(
+        self, model: Callable[..., Any], inputs: dict[str, Tensor], return_outputs: bool
+    ) -> Tensor:
+        """Weigh the gradient of each pair, whatever the loss; the loss that is logged counts all alike."""
+        weights = inputs.pop("weight", None)
+        if weights is None:
+            unweighted: Tensor = super()._compute_loss(model, inputs, return_outputs)  # type: ignore[no-untyped-call]  # trl's
+            return unweighted
+
+        def weigh(**batch: object) -> object:
+            outputs = model(**batch)
+            fixed = outputs.log_probs.detach()
+            # The value stays what it was; a pair's loss depends on the log-probabilities of its two rows only.
+            outputs.log_probs = fixed + torch.cat([weights, weights])[:, None] * (outputs.log_probs - fixed)
+            return outputs
+
+        weighted: Tensor = super()._compute_loss(weigh, inputs, return_outputs)  # type: ignore[no-untyped-call]  # trl's
+        return weighted
 
     def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
         """Take the dataset as it is: it holds ids."""
@@ -69,6 +107,8 @@ def fit(
 ) -> dict[str, float]:
     """Train the SFT policy on the preferences, save it to `out`, and return the last steps' mean metrics."""
     model, tokenizer = load_policy(sft, device=precision.device)
+    if not config.weighted:
+        preferences = preferences.with_columns(weight=1.0)
     pairs = encode_pairs(tokenizer, preferences, max_length=config.max_length)
     order = schedule(
         [[row] for row in range(len(pairs))],
@@ -77,8 +117,14 @@ def fit(
         steps=config.steps,
         seed=seed,
     )
+    mean_weight = sum(pair.weight for pair in pairs) / len(pairs)
     rows = [
-        {"prompt_ids": pair.prompt, "chosen_ids": pair.chosen, "rejected_ids": pair.rejected}
+        {
+            "prompt_ids": pair.prompt,
+            "chosen_ids": pair.chosen,
+            "rejected_ids": pair.rejected,
+            "weight": pair.weight / mean_weight,
+        }
         for pair in pairs
     ]
     trainer = PreferenceTrainer(
@@ -94,6 +140,7 @@ def fit(
         ),
         train_dataset=Dataset.from_list(rows).select(order),
         processing_class=tokenizer,
+        data_collator=WeightedCollator(pad_token_id=tokenizer.pad_token_id),
         peft_config=peft_config(config.lora, "CAUSAL_LM") if config.lora else None,
     )
     metrics = train(trainer, precision, on_step)

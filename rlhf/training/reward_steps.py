@@ -57,7 +57,7 @@ def cost(scores_GK: Tensor, batch: Batch, config: RewardConfig, emphasis_G: Tens
         loss = (weights_R * plackett_luce(scores_GK[batch.prompt_R], batch.ranks_RK)).sum()
         weight = weights_R.sum()
     else:
-        shares_GKK = emphasis_G[:, None, None] * comparison_shares(batch.better_GKK)
+        shares_GKK = emphasis_G[:, None, None] * comparison_shares(batch.better_GKK, batch.mask_GK)
         loss = bradley_terry(
             scores_GK,
             shares_GKK,

@@ -20,6 +20,8 @@ class DPOConfig(OptimiserConfig):
     """Strength of the tether to the reference policy."""
     loss: Literal["sigmoid", "ipo", "hinge", "robust"] = "sigmoid"
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    weighted: bool = True
+    """Count a pair by the agreement of its raters."""
 
 
 AlignerConfig = Annotated[PPOConfig | DPOConfig, Field(discriminator="method")]

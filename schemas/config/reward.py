@@ -30,7 +30,7 @@ class RewardConfig(OptimiserConfig):
     """Reward model on comparisons (Ouyang et al. 2022, eq. 1), initialised from the SFT policy."""
 
     learning_rate: float = Field(5e-4, gt=0)
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(6, ge=1)
     """Prompts per optimizer step, each with all of its compared responses."""
     steps: int = Field(400, ge=1)
     base: BaseModelConfig | None = None

@@ -11,6 +11,8 @@ from rlhf.algorithms.preferences import (
     plackett_luce,
 )
 
+ALL = torch.ones(1, 3, dtype=torch.bool)
+
 
 def _better(size: int, *pairs: tuple[int, int, float]) -> torch.Tensor:
     better = torch.zeros(1, size, size)
@@ -25,16 +27,20 @@ def _softplus(x: float) -> float:
 
 def test_bradley_terry_by_hand():
     scores = torch.tensor([[1.0, 0.0, -1.0]])
-    shares = comparison_shares(_better(3, (0, 1, 1.0), (0, 2, 0.5), (2, 1, 1.0)))
+    shares = comparison_shares(_better(3, (0, 1, 1.0), (0, 2, 0.5), (2, 1, 1.0)), ALL)
     # three pairs, so each counts a third: gaps 1, 2, -1; -log sigmoid(x) = log(1 + e^-x)
     expected = (_softplus(-1.0) + 0.5 * _softplus(-2.0) + _softplus(1.0)) / 3
     assert bradley_terry(scores, shares).item() == pytest.approx(expected, abs=1e-6)
     assert shares.sum().item() == pytest.approx(2.5 / 3, abs=1e-6)
 
 
-def test_a_prompt_with_many_pairs_counts_as_much_as_one_with_a_single_pair():
-    one, many = _better(3, (0, 1, 1.0)), _better(3, (0, 1, 1.0), (0, 2, 1.0), (1, 2, 1.0))
-    assert comparison_shares(torch.cat([one, many])).sum(dim=(1, 2)).tolist() == pytest.approx([1.0, 1.0])
+def test_three_responses_count_as_much_as_two_and_ties_less():
+    two = _better(3, (0, 1, 1.0))
+    three = _better(3, (0, 1, 1.0), (0, 2, 1.0), (1, 2, 1.0))
+    tied = _better(3, (0, 1, 1.0), (0, 2, 1.0))  # the last two share a rank
+    mask = torch.tensor([[True, True, False], [True, True, True], [True, True, True]])
+    shares = comparison_shares(torch.cat([two, three, tied]), mask)
+    assert shares.sum(dim=(1, 2)).tolist() == pytest.approx([1.0, 1.0, 2 / 3])
 
 
 def test_a_margin_is_asked_of_the_gap_and_smoothing_mixes_in_the_swapped_pair():
@@ -101,7 +107,7 @@ def test_what_was_not_ranked_gets_no_gradient_and_places_do_not_matter():
 
 def test_a_shift_of_all_scores_changes_neither_loss_but_the_centring():
     scores, ranks = torch.tensor([[0.5, -1.0, 3.0]]), torch.tensor([[1, 2, 3]])
-    shares, mask = comparison_shares(_better(3, (0, 1, 1.0), (2, 1, 1.0))), torch.ones(1, 3, dtype=torch.bool)
+    shares, mask = comparison_shares(_better(3, (0, 1, 1.0), (2, 1, 1.0)), ALL), ALL
     for loss in (lambda s: bradley_terry(s, shares), lambda s: plackett_luce(s, ranks)):
         torch.testing.assert_close(loss(scores + 5), loss(scores), rtol=0, atol=1e-5)
     assert centring(scores, mask).item() == pytest.approx((2 * 2.5 / 3) ** 2, abs=1e-6)

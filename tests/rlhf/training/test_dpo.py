@@ -10,7 +10,7 @@ from trl import DPOConfig as TRLConfig
 from rlhf.data.pairs import encode_pairs
 from rlhf.models.loading import load_policy, peft_config, save_model
 from rlhf.models.sampling import response_logprobs
-from rlhf.training.dpo import PreferenceTrainer, fit
+from rlhf.training.dpo import PreferenceTrainer, WeightedCollator, fit
 from rlhf.training.trl_adapter import arguments, train
 from schemas.config.aligners import DPOConfig
 from schemas.config.models import LoraConfig
@@ -128,3 +128,54 @@ def test_the_saved_policy_prefers_the_chosen_responses_more_than_before(
         return chosen - rejected
 
     assert margin(tmp_path) > margin(tiny_policy) + 1
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("loss", ["sigmoid", "ipo", "hinge"])
+def test_a_pair_of_weight_two_has_the_gradient_of_two_pairs(tiny_policy, tokenizer, preferences, fp32, loss):
+    pairs = encode_pairs(tokenizer, preferences.head(2), max_length=64)
+    rows = [
+        {
+            "prompt_ids": pair.prompt, "chosen_ids": pair.chosen, "rejected_ids": pair.rejected,
+            "ref_chosen_logps": -3.0, "ref_rejected_logps": -2.0,
+        }
+        for pair in pairs
+    ]  # fmt: skip
+    gradients = []
+    for batch in (
+        [{**rows[0], "weight": 4 / 3}, {**rows[1], "weight": 2 / 3}],
+        [{**row, "weight": 1.0} for row in (rows[0], rows[0], rows[1])],
+    ):
+        model, _ = load_policy(tiny_policy)
+        trainer = PreferenceTrainer(
+            model=model,
+            args=TRLConfig(
+                **arguments(DPOConfig(steps=1), seed=0, precision=fp32),
+                loss_type=[loss],
+                precompute_ref_log_probs=True,
+            ),
+            train_dataset=Dataset.from_list(
+                [{name: row[name] for name in row if "logps" not in name} for row in batch]
+            ),
+            data_collator=WeightedCollator(pad_token_id=tokenizer.pad_token_id),
+            processing_class=tokenizer,
+        )
+        trainer.compute_loss(model, trainer.data_collator(batch)).backward()
+        gradients.append(model.get_input_embeddings().weight.grad)
+    assert gradients[0].abs().max() > 1e-4
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.integration
+def test_weights_reach_the_training_unless_they_are_switched_off(tiny_policy, preferences, fp32, tmp_path):
+    contrary = preferences.rename({"chosen": "rejected", "rejected": "chosen"}).select(preferences.columns)
+    table = pl.concat([preferences.with_columns(weight=1.0), contrary.with_columns(weight=0.05)])
+    margins = {}
+    for weighted in (True, False):
+        _, metrics = _fit(
+            tiny_policy, table, fp32, tmp_path, weighted=weighted, steps=20, batch_size=40, learning_rate=1e-2
+        )
+        margins[weighted] = metrics["loss"]
+    # Half of the pairs are contrary: without weights the policy can only stay where it is.
+    assert margins[False] == pytest.approx(math.log(2), abs=0.05)
+    assert margins[True] > margins[False] + 0.2
