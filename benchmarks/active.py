@@ -28,6 +28,7 @@ from rlhf.feedback.selection import doubts, encode, most_doubtful
 from rlhf.models.loading import load_tokenizer
 from rlhf.models.precision import Precision
 from rlhf.models.reward import RewardModel
+from rlhf.report import chart
 from rlhf.report.chart import Area, axes, curve, span, standalone, svg, text, tick_room
 from rlhf.training import reward
 from schemas.config import EnsembleConfig, PreferencesConfig, RewardConfig
@@ -135,8 +136,7 @@ def plot(curves: dict[str, Sequence[float]]) -> str:
         )
     parts.append(text("title", 4, 16, "pairs that the reward model orders as the utility does"))
     picture = svg(parts, width=400, height=270, label="accuracy by ranked prompts")
-    style = (Path(reward.__file__).parents[1] / "report" / "chart.css").read_text(encoding="utf-8")
-    return standalone(picture, style)
+    return standalone(picture, Path(chart.__file__).with_suffix(".css").read_text(encoding="utf-8"))
 
 
 def _outputs(home: Path) -> tuple[Path, Path]:
