@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from flows import (
     commands_data,
+    commands_evaluate,
     commands_label,
     commands_model,
     commands_registry,
@@ -55,6 +56,7 @@ app = typer.Typer(
 for module in (
     commands_run,
     commands_data,
+    commands_evaluate,
     commands_registry,
     commands_model,
     commands_reward,

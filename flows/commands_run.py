@@ -143,7 +143,7 @@ def _show_stages(summary: RunSummary) -> None:
 
 def _show_verdict(summary: RunSummary) -> None:
     show_table(
-        ("policy", "win rate over sft", "kl", "score", "gold", "right", "rude"),
+        ("policy", "win rate over sft", "kl", "score", "gold", "right", "rude", "tax", "harm"),
         [_evaluation_row(evaluation) for evaluation in summary.evaluation.values()],
     )
     show("")
@@ -160,7 +160,9 @@ def _evaluation_row(evaluation: PolicyEvaluation) -> tuple[str, ...]:
     if evaluation.win_rate is not None:
         win = f"{evaluation.win_rate:.3f} [{evaluation.win_rate_low:.3f}, {evaluation.win_rate_high:.3f}]"
     score = evaluation.score
-    known = [evaluation.gold, evaluation.right, evaluation.rude]
+    tax = evaluation.forgetting.alignment_tax if evaluation.forgetting else None
+    harm = evaluation.safety.harm if evaluation.safety else None
+    known = [evaluation.gold, evaluation.right, evaluation.rude, tax, harm]
     return (
         evaluation.name,
         win,

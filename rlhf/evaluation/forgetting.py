@@ -13,8 +13,8 @@ from schemas.config import EvaluateConfig
 from schemas.evaluation import Forgetting
 from schemas.record import Interval
 
-LONGEST = 512
-"""Tokens of a document or demonstration that are read at most."""
+TEXT_TOKENS, LONGEST = 128, 512
+"""Tokens that are read at most of a document, and of a demonstration with its prompt."""
 
 Encoded = tuple[list[list[int]], list[list[int]]]
 """Contexts, and what is predicted after each."""
@@ -76,7 +76,7 @@ def encode_text(policy: Subject, texts: Sequence[str]) -> Encoded:
     """Encode documents as pre-training packs them: each follows EOS, and ends with it unless it is cut."""
     eos = policy.tokenizer.eos_token_id
     assert isinstance(eos, int), "load_policy refuses a tokenizer without EOS"
-    room = min(LONGEST, policy.positions - 1)
+    room = min(TEXT_TOKENS, policy.positions - 1)
     return [[eos] for _ in texts], [encode_response(policy.tokenizer, text)[:room] for text in texts]
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from rlhf.evaluation.intervals import percentiles, resampled
 from schemas.record import Interval
 
-RIDGE = 1e-3
+RIDGE = 1e-6
 """Weight of (theta^2 + phi^2) / 2, against n log-likelihoods: keeps the fit finite where one side wins every time."""
 _STEPS = 50
 

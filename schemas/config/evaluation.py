@@ -47,7 +47,7 @@ class PeopleJudgeConfig(Section):
 class SafetyConfig(Section):
     """What counts as harmful; the prompts are `data.red_team` and `data.benign`."""
 
-    num_prompts: int = Field(128, ge=1)
+    num_prompts: int = Field(64, ge=1)
     """Prompts of each set at most."""
     classifier: str | None = None
     """Folder of a sequence-classification model (safetensors); without one, a short lexicon of insults decides."""

@@ -15,6 +15,9 @@ import pytest
 from mlflow import MlflowClient
 from safetensors import safe_open
 
+from rlhf.data.near import clusters
+from rlhf.data.questions import first_questions
+
 pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
@@ -214,6 +217,71 @@ def test_a_corrupt_artifact_is_one_clear_error_and_costs_nothing_that_is_finishe
 
 def test_another_machine_with_the_same_seed_computes_the_same_bits(first, tmp_path):
     assert _digests(_run(tmp_path)) == _digests(first)
+
+
+def test_the_evaluations_reward_model_learns_from_prompts_that_nothing_else_learns_from(home, first):
+    judged = _run(home, "evaluate.judge=evaluation_reward", "preferences.judging_fraction=0.5")
+    stages = {stage["name"]: stage for stage in judged["stages"]}
+    given, kept = (stages["preferences"]["outputs"][name] for name in ("preferences", "judging"))
+    assert stages["judge"]["inputs"]["preferences"] == kept
+    for name in ("reward", "dpo"):
+        assert stages[name]["inputs"]["preferences"] == given
+    seen = {ref["digest"] for name in ("reward", "ppo", "dpo") for ref in stages[name]["inputs"].values()}
+    assert kept["digest"] not in seen
+    assert stages["judge"]["outputs"]["model"]["digest"] != stages["reward"]["outputs"]["model"]["digest"]
+    for name in ("evaluate-sft", "evaluate-ppo", "evaluate-dpo"):
+        assert stages[name]["inputs"]["judge"] == stages["judge"]["outputs"]["model"]
+    tables = [pl.read_parquet(unquote(urlsplit(ref["uri"]).path)) for ref in (given, kept)]
+    together = pl.concat(tables)
+    of_side = [0] * tables[0].height + [1] * tables[1].height
+    sides: dict[int, set[int]] = {}
+    for cluster, side in zip(clusters(first_questions(together)).tolist(), of_side, strict=True):
+        sides.setdefault(cluster, set()).add(side)
+    assert all(len(found) == 1 for found in sides.values())
+    assert {0, 1} == {side for found in sides.values() for side in found}
+
+
+def test_any_two_models_are_compared_on_the_recipes_prompts(home, first):
+    run = first["run_id"]
+    done = _rlhf(
+        home,
+        "evaluate",
+        f"{run}/dpo",
+        "--against",
+        f"{run}/sft",
+        "micro",
+        "--reward",
+        f"{run}/reward",
+        "--json",
+    )
+    assert done.returncode == 0, done.stderr
+    found, known = json.loads(done.stdout), first["evaluation"]["dpo"]
+    # The same policies, prompts and seed as in the run.
+    for measure in ("win_rate", "win_rate_low", "kl", "gold", "score", "forgetting", "safety", "wording"):
+        assert found[measure] == known[measure]
+    turned = json.loads(
+        _rlhf(home, "evaluate", f"{run}/sft", "--against", f"{run}/dpo", "micro", "--json").stdout
+    )
+    assert turned["score"] is None
+    assert turned["forgetting"]["alignment_tax"]["value"] == pytest.approx(
+        -known["forgetting"]["alignment_tax"]["value"], abs=1e-9
+    )
+    missing = _rlhf(home, "evaluate", f"{run}/dpo", "--against", f"{run}/nothing", "micro")
+    assert missing.returncode == 2
+
+
+def test_the_frontier_of_a_run_is_fitted_and_drawn(home, first):
+    done = _rlhf(home, "frontier", first["run_id"], "--prompts", "6", "--samples", "8", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert [method["method"] for method in report["methods"]] == ["ppo", "best-of-n"]
+    policies, best = (method["points"] for method in report["methods"])
+    assert [point["label"] for point in policies] == ["iteration 0", "iteration 1"]
+    assert [point["label"] for point in best] == [f"best of {n}" for n in (1, 2, 3, 4, 6, 8)]
+    scores = [point["score"] for point in best]
+    assert scores == sorted(scores)
+    assert Path(report["picture"]).read_text(encoding="utf-8").startswith("<svg")
+    assert _rlhf(home, "frontier", "nothing").returncode == 2
 
 
 def test_adapters_instead_of_all_weights_end_in_plain_models(home, first):

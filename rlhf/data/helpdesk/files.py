@@ -7,7 +7,7 @@ from pathlib import Path
 from rlhf.data.helpdesk.world import World
 from schemas.config.data import HelpdeskData
 
-HELD_OUT = 256
+HELD_OUT = 96
 """Documents, demonstrations, and questions behind an insult or behind chatter, that only evaluation reads."""
 
 

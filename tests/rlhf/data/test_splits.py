@@ -81,6 +81,32 @@ def test_held_out_prompts_leave_every_table(similar):
     assert found["preferences"].height == 38
 
 
+def test_what_is_held_out_of_text_and_demonstrations_is_trained_on_by_nobody():
+    texts = [f"document {i}" for i in range(200)] + ["document 7"] * 3
+    demonstrations = table([ask(i) for i in range(40)], response=["a"] * 40)
+    given = {"corpus": pl.DataFrame({"text": texts}), "demonstrations": demonstrations}
+    found, _ = assemble({**given, "held_out": table([ask(3), ask(5)])}, held_out_fraction=0.1, seed=0)
+    assert found["held_out_text"].height == 4  # 2 %
+    assert not set(found["held_out_text"]["text"]) & set(found["corpus"]["text"])
+    assert found["held_out_text"].height + found["corpus"]["text"].n_unique() == 200
+    assert set(found["held_out_demonstrations"]["prompt_id"]) == set(found["held_out"]["prompt_id"])
+    assert found["demonstrations"].height == 38
+
+
+def test_tables_that_only_evaluation_reads_are_handed_on_as_they_are():
+    texts = pl.DataFrame({"text": [f"document {i}" for i in range(200)]})
+    given = {
+        "corpus": texts,
+        "held_out_text": texts.head(3),
+        "red_team": table([ask(90)]),
+        "benign": table([ask(91)]),
+    }
+    demonstrations = {"demonstrations": table([ask(i) for i in range(40)], response=["a"] * 40)}
+    found, left = assemble({**given, **demonstrations}, held_out_fraction=0.1, seed=0)
+    assert all(found[name].equals(frame) for name, frame in given.items())
+    assert set(left) == {"demonstrations", "prompts"}
+
+
 def test_leaks_are_found_up_to_case_and_small_changes():
     known = pl.Series([ask(1), ask(2)])
     asked = pl.Series(

@@ -40,7 +40,7 @@ def nats(subject: Subject, context: list[int], target: list[int]) -> float:
 def test_perplexities_are_those_of_single_forwards(subjects):
     policy, reference = subjects
     found = forgetting.measure(policy, reference, TEXT, DEMONSTRATIONS, CONFIG, seed=0)
-    documents = [([0], [*policy.tokenizer.encode(text), 0][:255]) for text in TEXT["text"]]
+    documents = [([0], [*policy.tokenizer.encode(text), 0][:128]) for text in TEXT["text"]]
     prompt = encode_prompt(policy.tokenizer, ASKED)
     answers = [(prompt, [*policy.tokenizer.encode(text), 0]) for text in DEMONSTRATIONS["response"]]
 

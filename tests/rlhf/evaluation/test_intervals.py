@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rlhf.evaluation.intervals import bootstrap_mean, wilson
+from rlhf.evaluation.intervals import bootstrap_mean, bootstrap_ratio, wilson
 
 
 def test_wilson_by_hand():
@@ -45,6 +45,21 @@ def test_bootstrap_repeats_with_its_seed_and_blocks_change_only_memory(
     assert again == once
     monkeypatch.setattr("rlhf.evaluation.intervals.DRAWN_AT_ONCE", 400)
     assert bootstrap_mean(values, confidence=0.9, samples=500, seed=7) == once
+
+
+def test_bootstrap_of_a_ratio_is_that_of_sums_and_not_of_the_documents_own_ratios():
+    generator = np.random.default_rng(2)
+    tokens = generator.integers(1, 200, size=400).astype(float)
+    nats = tokens * 0.5 + 20 + generator.normal(size=400)  # short documents cost more per token
+    found = bootstrap_ratio(nats, tokens, confidence=0.95, samples=4_000, seed=0)
+    ratio = nats.sum() / tokens.sum()
+    assert found.value == pytest.approx(ratio, abs=1e-12)
+    # The delta method: 1.96 sd(nats - ratio * tokens) / (sqrt(n) mean tokens).
+    half = 1.96 * np.std(nats - ratio * tokens) / (20 * tokens.mean())
+    assert found.low == pytest.approx(ratio - half, abs=half / 6)
+    assert found.high == pytest.approx(ratio + half, abs=half / 6)
+    with pytest.raises(ValueError, match="one of each per document"):
+        bootstrap_ratio([1.0], [1.0, 2.0], confidence=0.95, samples=10, seed=0)
 
 
 def test_bootstrap_refuses_an_empty_sample():

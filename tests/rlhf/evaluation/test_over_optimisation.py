@@ -115,3 +115,19 @@ def test_best_of_n_of_a_proxy_that_is_gold_never_turns():
         np.random.default_rng(2).normal(size=golds.shape), golds, sizes, confidence=0.95, samples=100, seed=0
     )
     assert abs(blind.points[-1].gold - blind.points[0].gold) < 0.3
+
+
+def test_noise_alone_is_hardly_ever_taken_for_a_turn():
+    turned = peaked = 0
+    for seed in range(30):
+        noise = np.random.default_rng(seed).normal(size=30)
+        points = [
+            FrontierPoint(label="", kl=kl, score=0.0, gold=float(gold))
+            for kl, gold in zip(np.linspace(0, 9, 30).tolist(), noise, strict=True)
+        ]
+        found = frontier_of_policies("ppo", points, confidence=0.95, samples=200, seed=seed)
+        peak = found.gold_fit.peak_kl
+        peaked += peak is not None and peak.value <= 9
+        turned += found.turned
+    assert peaked > 8  # the fitted curve has its highest point among the points often enough
+    assert turned <= 3

@@ -6,7 +6,9 @@ import pytest
 from rlhf.report.content import Answer, PairedResponses, ReportContent, Turn
 from rlhf.report.page import render
 from schemas.config import RoundsConfig
-from schemas.reports import CurvePoint, GateDecision, Probe, Promotion
+from schemas.evaluation import CurvePoint, Forgetting, Judging, Safety, Wording
+from schemas.record import Interval
+from schemas.reports import GateDecision, Probe, Promotion
 
 HOSTILE = "</style></pre><script>alert('x')</script><img src=x onerror=alert(1)>{{ 7*7 }}"
 
@@ -51,6 +53,35 @@ def test_the_page_is_well_formed_small_and_asks_the_network_for_nothing(content:
     assert all(value is not None and value.startswith("#") for value in targets)
     assert not re.search(r"url\((?!#)|@import", page)
     assert "default-src 'none'" in page
+
+
+def test_the_cost_of_aligning_and_of_judging_and_the_safety_stand_in_the_page(content: ReportContent):
+    assert "Alignment tax" in render(content)
+    assert "Harmful on hostile prompts" not in render(content)
+
+    def around(value: float) -> Interval:
+        return Interval(value=value, low=value - 0.01, high=value + 0.01)
+
+    measured = content.evaluations["ppo"].model_copy(
+        update={
+            "length_controlled": around(0.612),
+            "wording": Wording(
+                distinct_1=0.111, distinct_2=0.222, self_repetition=0.033, entropy=0.444, length_p10=5,
+                length_p50=16, length_p90=27,
+            ),
+            "forgetting": Forgetting(perplexity_text=around(3.21), alignment_tax=around(0.123)),
+            "safety": Safety(harm=around(0.07), over_refusal=around(0.081), red_team_prompts=9),
+            "judging": Judging(
+                calls=12, retries=1, prompt_tokens=900, completion_tokens=50, cost=0.034, unjudged=2,
+                first_preferred=0.55, consistent=0.9,
+            ),
+        }
+    )  # fmt: skip
+    page = render(content.model_copy(update={"evaluations": {"ppo": measured}}))
+    for shown in ("61.2%", "0.111, 0.222", "3.3%", "0.444", "5\N{EN DASH}16\N{EN DASH}27", "3.21", "0.123", "7.0%", "8.1%", "12 requests",
+                  "950 tokens", "a cost of 0.03", "55.0%", "2 pairs got no verdict"):  # fmt: skip
+        assert shown in page, shown
+    assert Outline(page).open == []
 
 
 def test_links_within_the_page_lead_somewhere_and_ids_of_sections_are_unique(content: ReportContent):

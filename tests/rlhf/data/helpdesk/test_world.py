@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from rlhf.data.helpdesk import phrases
 from rlhf.data.helpdesk.utility import judge
 from rlhf.data.helpdesk.world import Traits, World
 from schemas.errors import ConfigError, NotFound
@@ -49,6 +50,24 @@ def test_no_held_out_question_is_demonstrated_or_in_the_corpus(world: World) -> 
     held_out = set(world.questions(2_736, split="held_out"))
     assert not held_out & {question for question, _ in world.demonstrations(1_000)}
     assert not held_out & {line for document in world.corpus(1_000) for line in document.splitlines()}
+
+
+def test_what_evaluation_reads_of_the_world_is_not_what_is_trained_on(world: World) -> None:
+    held_out = world.corpus(256, split="held_out")
+    assert len(set(held_out) - set(world.corpus(20_000))) > 240
+    asked = set(world.questions(2_736, split="held_out"))
+    assert {question for question, _ in world.demonstrations(256, split="held_out")} <= asked
+
+
+def test_provocations_are_held_out_questions_behind_an_insult_or_behind_chatter(world: World) -> None:
+    asked = world.questions(64, split="held_out")
+    for hostile, before in ((True, tuple(phrases.RUDE)), (False, phrases.CHATTER)):
+        found = world.provocations(64, hostile=hostile)
+        assert [text.endswith(f" {question}") for text, question in zip(found, asked, strict=True)] == [
+            True
+        ] * 64
+        assert all(text.startswith(before) for text in found)
+        assert len({text.partition(question)[0] for text, question in zip(found, asked, strict=True)}) > 3
 
 
 def test_asking_for_more_questions_than_there_are_names_the_knob_to_lower(world: World) -> None:
