@@ -1,13 +1,13 @@
 """`rlhf run`, `stage`, `config`: the pipeline and the tree that decides what it does."""
 
 import sys
-from threading import Thread
 from typing import Annotated
 
 import typer
 import yaml
 
 from flows.environment import prepare
+from flows.servers import temporary_prefect
 from flows.terminal import say, show, show_json, show_table
 from schemas.config import RunConfig
 from schemas.config.loading import load_config
@@ -115,21 +115,27 @@ def exit_code(summary: RunSummary) -> int:
 
 def _execute(tree: RunConfig, *, fresh: bool, until: str | None, quiet: bool) -> RunSummary:
     prepare(Settings(), debug="--debug" in sys.argv)
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    with temporary_prefect() as until_it_answers:
+        from prefect.logging.handlers import APILogHandler
+        from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    from flows.pipeline import rlhf
-    from flows.progress import Display
-    from tasks.progress import listen
-    from tasks.run import connect_early
+        from flows.pipeline import rlhf
+        from flows.progress import Display
+        from tasks.progress import listen
+        from tasks.run import connect_early
 
-    Thread(target=connect_early, args=(tree.name,), daemon=True).start()
-    # The heartbeat's thread sleeps in whole seconds and is waited for; nobody listens to it in a terminal.
-    with (
-        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
-        Display(quiet=quiet) as display,
-        listen(display),
-    ):
-        return rlhf(tree, fresh=fresh, until=until)
+        connect_early(tree.name)
+        until_it_answers()
+        # The heartbeat's thread sleeps in whole seconds and is waited for; nobody listens to it in a terminal.
+        with (
+            temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+            Display(quiet=quiet) as display,
+            listen(display),
+        ):
+            try:
+                return rlhf(tree, fresh=fresh, until=until)
+            finally:
+                APILogHandler().flush()  # as long as the server answers
 
 
 def _show_stages(summary: RunSummary) -> None:

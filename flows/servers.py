@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -106,6 +106,27 @@ def worker(
     os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - no shell is wanted
 
 
+@contextmanager
+def temporary_prefect() -> Iterator[Callable[[], None]]:
+    """Run a Prefect server for as long as the block lasts, unless one is named; yield what waits for its answer.
+
+    It starts while the caller imports what a run needs; Prefect's own temporary server would start after that.
+    """
+    if "PREFECT_API_URL" in os.environ:
+        yield lambda: None
+        return
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+    url, logs = f"http://{HOST}:{port}/api", Settings().home / "logs"
+    with _running([[*_prefect_server(port), "--no-ui", "--no-services"]], logs) as processes:
+        os.environ["PREFECT_API_URL"] = url
+        try:
+            yield lambda: _await(f"{url}/health", processes, logs)
+        finally:
+            del os.environ["PREFECT_API_URL"]
+
+
 def _require_server() -> None:
     settings = Settings()
     prepare(settings)
@@ -190,7 +211,7 @@ def _await(url: str, processes: Sequence[subprocess.Popen[bytes]], logs: Path) -
         _require_alive(processes, logs)
         if time.monotonic() > deadline:
             raise RLHFError(f"{url} did not answer within {START_SECONDS} s; its log is in {logs}.")
-        time.sleep(0.3)
+        time.sleep(0.1)
 
 
 def _watch(processes: Sequence[subprocess.Popen[bytes]], logs: Path) -> None:

@@ -37,7 +37,8 @@ def choose(
     work: StageWork, judge: ModelRef | None, policy: ModelRef, baseline: DatasetRef, config: EvaluateConfig
 ) -> "Judge":
     """Return the judge of the recipe, ready to compare."""
-    from rlhf.evaluation.judges import ColumnJudge, RewardJudge
+    from rlhf.evaluation.judges import ColumnJudge
+    from rlhf.evaluation.reward_judge import RewardJudge
 
     if config.judge == "people":
         from rlhf.evaluation.people import PeopleJudge

@@ -172,6 +172,7 @@ class StageWork:
 def release_memory() -> None:
     """Give back what a stage leaves behind: trainers hold themselves in cycles, and glibc keeps what is freed."""
     gc.collect()
+    gc.freeze()  # what is left are modules: looking through them again costs half a second each time
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # absent outside glibc
         trim(0)
 

@@ -153,6 +153,16 @@ def test_help_and_config_import_nothing_heavy(arguments):
 
 
 @pytest.mark.integration
+def test_a_run_that_computes_nothing_needs_no_torch():
+    code = (
+        "import sys\nimport flows.pipeline, rlhf.evaluation.gate, rlhf.report.page\n"
+        "print(sorted({'torch', 'trl', 'transformers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.integration
 def test_what_nobody_foresaw_is_one_line_and_a_traceback_only_with_debug(tmp_path):
     (tmp_path / "home").write_text("a file where a folder is wanted", encoding="utf-8")
     plain = rlhf("models", home=tmp_path / "home")

@@ -4,8 +4,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from rlhf.evaluation.judges import RewardJudge, verdicts
+from rlhf.evaluation.judges import verdicts
 from rlhf.evaluation.people import PeopleJudge
+from rlhf.evaluation.reward_judge import RewardJudge
 from rlhf.feedback import annotators, answers, assigning, batches
 from rlhf.feedback.database import Feedback, connect
 from rlhf.models.precision import Precision
