@@ -147,7 +147,7 @@ def trained(
     return out
 
 
-def weights(home: Path, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
+def weights(home: Path, seed: int, folder: Path, *, steps: int) -> Iterator[dict[str, Any]]:
     """Train on votes as they are, on one pair per comparison, and on the same pairs with weights."""
     frame = with_utilities(pl.read_parquet(outputs(home, "sample")["candidates"]), World(seed))
     known, apart = split_by_prompt(frame, 0.1, seed)
@@ -156,9 +156,9 @@ def weights(home: Path, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
     by_rater = [pairs(part) for _, part in rankings.group_by("rater", maintain_order=True)]
     together = pairs(rankings)
     arms = {
-        "votes": (pl.concat(by_rater), RewardConfig(weighted=False)),
-        "unweighted": (together, RewardConfig(weighted=False)),
-        "weighted": (together, RewardConfig()),
+        "votes": (pl.concat(by_rater), RewardConfig(weighted=False, steps=steps)),
+        "unweighted": (together, RewardConfig(weighted=False, steps=steps)),
+        "weighted": (together, RewardConfig(steps=steps)),
     }
     truth, sft = true_pairs(apart), outputs(home, "sft")["model"]
     hits = {}
@@ -194,7 +194,9 @@ def _interval(values: pl.Series, sizes: pl.Series) -> dict[str, float]:
     return {name: round(value, 4) for name, value in found.model_dump().items()}
 
 
-def ensembles(home: Path, seed: int, folder: Path, *, prompts: int, most: int) -> Iterator[dict[str, Any]]:
+def ensembles(
+    home: Path, seed: int, folder: Path, *, prompts: int, most: int, steps: int
+) -> Iterator[dict[str, Any]]:
     """Compare what each reward model picks out of n answers, by the hidden utility."""
     world, sft = World(seed), outputs(home, "sft")["model"]
     frame = with_utilities(pl.read_parquet(outputs(home, "sample")["candidates"]), world)
@@ -203,7 +205,9 @@ def ensembles(home: Path, seed: int, folder: Path, *, prompts: int, most: int) -
     asked = pl.read_parquet(outputs(home, "validate")["held_out"]).head(prompts)["prompt"].to_list()
     ids, gold_PN = _answers(sft, asked, world, most, seed)
     for name, config in MODELS.items():
-        model = RewardModel.load(trained(sft, preferences, frame, config, seed, folder / name))
+        model = RewardModel.load(
+            trained(sft, preferences, frame, config.model_copy(update={"steps": steps}), seed, folder / name)
+        )
         members = model.normalised_members(ids, batch_size=128)
         ways = ("mean", "worst", "uncertainty") if model.members > 1 else ("mean",)
         for how in ways:
@@ -258,15 +262,23 @@ def main() -> None:
     parser.add_argument(
         "--homes", type=Path, nargs="+", required=True, help="of seeds 0, 1, ... in this order"
     )
+    parser.add_argument("--steps", type=int, default=400, help="of each reward model")
     parser.add_argument("--prompts", type=int, default=128, help="of `ensembles`")
     parser.add_argument("--most", type=int, default=32, help="answers to a prompt in `ensembles`")
     arguments = parser.parse_args()
     for seed, home in enumerate(arguments.homes):
         with tempfile.TemporaryDirectory() as folder:
             found = (
-                weights(home, seed, Path(folder))
+                weights(home, seed, Path(folder), steps=arguments.steps)
                 if arguments.study == "weights"
-                else ensembles(home, seed, Path(folder), prompts=arguments.prompts, most=arguments.most)
+                else ensembles(
+                    home,
+                    seed,
+                    Path(folder),
+                    prompts=arguments.prompts,
+                    most=arguments.most,
+                    steps=arguments.steps,
+                )
             )
             for line in found:
                 print(json.dumps(line), flush=True)
