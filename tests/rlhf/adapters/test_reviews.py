@@ -1,4 +1,4 @@
-"""A real MLflow holds the pairs, reviewers answer there, and their verdicts come back."""
+"""A real MLflow server holds the pairs, reviewers answer there, and their verdicts come back."""
 
 from pathlib import Path
 
@@ -39,18 +39,8 @@ def answer(trace_id: str, choice: str, reviewer: str, kind: str = AssessmentSour
     )
 
 
-@pytest.fixture(params=["server", "database"])
-def reviews(request: pytest.FixtureRequest, tmp_path: Path) -> Reviews:
-    """The queues of a server that was started for this, or of a database as `rlhf` uses by default."""
-    uri = (
-        request.getfixturevalue("server")
-        if request.param == "server"
-        else f"sqlite:///{tmp_path / 'mlflow.db'}"
-    )
-    return Reviews(Settings(home=tmp_path / "home", tracking_uri=uri), "labelling")
-
-
-def test_pairs_go_into_a_queue_and_verdicts_come_back(reviews: Reviews):
+def test_pairs_go_into_a_queue_and_verdicts_come_back(server: str, tmp_path: Path):
+    reviews = Reviews(Settings(home=tmp_path / "home", tracking_uri=server), "labelling")
     with pytest.raises(NotFound, match="batch"):
         reviews.verdicts("batch", "people-1")
     assert reviews.publish("batch", "people-1", [pair(0), pair(1)], ["ann"], "Right first.") == 2
