@@ -15,6 +15,7 @@ from rlhf.data.canonical import PLACE, index_of, ratings_of, repaired_table, tab
 from rlhf.data.detection import Plan
 from rlhf.data.layouts_pairs import Canonical
 from rlhf.data.parsing import Parser, read_row
+from rlhf.data.readers_lines import Lines
 from rlhf.data.records import SHOWN, Found, Limits, Records, Row
 from rlhf.data.rules import REPAIRS, apply_text_rules, repaired
 from schemas.config.rules import Rule
@@ -44,7 +45,7 @@ class Batch(NamedTuple):
     checks: Checks
     first: int
     """Number of the first record among all that were read."""
-    records: Records
+    records: Records | Lines
     staged: Path | None
     """Where the table goes; None: nowhere."""
     starts_file: bool
@@ -176,10 +177,11 @@ def _within_contract(batch: Batch, table: pl.DataFrame, quarantine: dict[int, Re
         cases = list(errors.failure_cases.select("check", "index").iter_rows())
         if any(index is None for _, index in cases):
             raise
+        records = list(batch.records)
         for check, index in cases:
             row, line, sha1 = (table[name][index] for name in ("_row", "_line", "_sha1"))
             found = Found("schema_type", f"the row fails the check {check!r} of its table", row, line)
-            text = batch.records[row - batch.first].data[: 4 * SHOWN].decode(errors="backslashreplace")
+            text = records[row - batch.first].data[: 4 * SHOWN].decode(errors="backslashreplace")
             quarantine.setdefault(row, Refusal(sha1.hex(), masked(text), [])).findings.append(found)
         bad = pl.Series(list(quarantine), dtype=pl.Int64)
         return table.filter(~pl.col("_row").is_in(bad.implode()))

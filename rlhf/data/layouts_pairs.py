@@ -12,6 +12,7 @@ Canonical: TypeAlias = dict[str, object]
 Read: TypeAlias = Callable[[Draft], list[Canonical]]
 
 _WORD = re.compile(r"[\W_]+")
+_FEW = 32
 _RATERS = ("rater", "annotator", "evaluator", "judge", "labeler", "annotator_id")
 
 
@@ -29,9 +30,12 @@ def same_folded(left: str, right: str) -> bool:
 
 
 def _may_be_same(left: str, right: str) -> bool:
-    # The first letters decide nearly always, and cost next to nothing.
+    # The first letters decide nearly always and cost next to nothing, the first words nearly all of the rest.
     one, two = left[:1], right[:1]
-    return one.lower() == two.lower() or not (one.isalnum() and two.isalnum())
+    if one.lower() != two.lower() and one.isalnum() and two.isalnum():
+        return False
+    one, two = folded(left[:_FEW]), folded(right[:_FEW])
+    return one.startswith(two) or two.startswith(one)
 
 
 def rater(record: dict[str, Json]) -> str:

@@ -1,4 +1,4 @@
-"""JSON Lines and JSON arrays, split into records without parsing them, so that one bad record costs only itself."""
+"""JSON arrays, split into records without parsing them, so that one bad record costs only itself."""
 
 import hashlib
 import json
@@ -9,70 +9,36 @@ from itertools import chain
 import orjson
 
 from rlhf.data.parsing import Parser, read_row
-from rlhf.data.records import Found, Limits, Raw, refuse, shown
+from rlhf.data.readers_lines import HEAD, Lines, batched, giant, line_batches
+from rlhf.data.records import Limits, Raw, Records, refuse, shown
+from rlhf.data.streams import Span
 
-_HEAD = 4096
 _BLANK = b" \t\r\n"
 _OUTSIDE = re.compile(rb'["\[\]{},]')
 _INSIDE = re.compile(rb'["\\]')
 _WHOLE = 50_000_000
 
 
-def jsonl_records(pieces: Iterator[bytes], limits: Limits) -> Iterator[Raw]:
-    """Yield one record per non-blank line; lines end at newline bytes only, never at U+2028 or NEL."""
-    line, tail = 1, b""
-    giant = None
-    for piece in pieces:
-        if giant is not None:
-            first, newline, piece = piece.partition(b"\n")
-            giant.update(first)
-            if not newline:
-                continue
-            yield _giant(line, tail, giant.hexdigest(), limits)
-            line, tail, giant = line + 1, b"", None
-        *whole, tail = (tail + piece).split(b"\n")
-        for number, data in enumerate(whole, line):
-            if data and not data.isspace():
-                yield _line(number, data, limits)
-        line += len(whole)
-        if len(tail) > limits.row_bytes:
-            giant = hashlib.sha1(tail, usedforsecurity=False)
-            tail = tail[:_HEAD]
-    if giant is not None:
-        yield _giant(line, tail, giant.hexdigest(), limits)
-    elif tail and not tail.isspace():
-        yield _line(line, tail, limits)
-
-
-def _line(line: int, data: bytes, limits: Limits) -> Raw:
-    if len(data) > limits.row_bytes:
-        return _giant(line, data[:_HEAD], hashlib.sha1(data, usedforsecurity=False).hexdigest(), limits)
-    return Raw(line, data[:-1] if data.endswith(b"\r") else data)
-
-
-def _giant(line: int | None, head: bytes, digest: str, limits: Limits) -> Raw:
-    defect = Found("row_too_large", f"the row is larger than {limits.row_bytes:,} bytes", None, line)
-    return Raw(line, head, None, defect, digest)
-
-
-def json_records(pieces: Iterator[bytes], limits: Limits) -> Iterator[Raw]:
+def json_batches(
+    pieces: Iterator[bytes], limits: Limits, *, size: int, start: Span | None = None
+) -> Iterator[Records | Lines]:
     """Yield the items of a JSON array, or of the only list in a JSON object; JSON Lines called .json are read too."""
     head = b""
     for piece in pieces:
         head += piece
-        if head.strip(_BLANK) and len(head) >= _HEAD:
+        if head.strip(_BLANK) and len(head) >= HEAD:
             break
-    start = head.lstrip(_BLANK)
-    if not start:
+    text = head.lstrip(_BLANK)
+    if not text:
         raise refuse("no_rows", "the file holds only white space")
-    if start.startswith(b"["):
-        yield from _items(head, head.index(start) + 1, pieces, limits)
-    elif start.startswith(b"{") and _is_lines(start):
-        yield from jsonl_records(chain([head], pieces), limits)
-    elif start.startswith(b"{"):
-        yield from _wrapped(chain([head], pieces), limits)
+    if text.startswith(b"["):
+        yield from batched(_items(head, head.index(text) + 1, pieces, limits), size)
+    elif text.startswith(b"{") and _is_lines(text):
+        yield from line_batches(chain([head], pieces), limits, size=size, start=start)
+    elif text.startswith(b"{"):
+        yield from batched(_wrapped(chain([head], pieces), limits), size)
     else:
-        what = shown(start[:20].decode(errors="replace"))
+        what = shown(text[:20].decode(errors="replace"))
         raise refuse(
             "unexpected_top_level", f"the file starts with {what}; wanted a list of objects, or JSON Lines"
         )
@@ -234,11 +200,11 @@ def _item(scan: _Items, end: int, limits: Limits) -> Raw:
     scan.start, scan.items = None, scan.items + 1
     if scan.cut:
         scan.digest.update(data)
-        raw = _giant(line, data[:_HEAD], scan.digest.hexdigest(), limits)
+        raw = giant(line, data[:HEAD], scan.digest.hexdigest(), limits)
         scan.cut, scan.digest = False, hashlib.sha1(usedforsecurity=False)
         return raw
     if len(data) > limits.row_bytes:
-        return _giant(line, data[:_HEAD], hashlib.sha1(data, usedforsecurity=False).hexdigest(), limits)
+        return giant(line, data[:HEAD], hashlib.sha1(data, usedforsecurity=False).hexdigest(), limits)
     return Raw(line, data)
 
 

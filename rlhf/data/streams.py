@@ -4,12 +4,14 @@ import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import zstandard
 
 from rlhf.data.records import Found, Limits, Refused, refuse
 
 PIECE = 1 << 18
+_BOM = b"\xef\xbb\xbf"
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _RATIO_COUNTS_FROM = 10_000_000
 _MAX_WINDOW = 1 << 27
@@ -41,17 +43,42 @@ _OLD_PICKLE = re.compile(
 _TAR = 257
 
 
-def text_pieces(path: Path, head: bytes, limits: Limits, notes: list[Found]) -> tuple[str, Iterator[bytes]]:
-    """Return the compression in words and the text of a file in pieces, after the checks on its first bytes."""
+class Span(NamedTuple):
+    """Bytes of a file that is not compressed: a place to read them from travels better than they do."""
+
+    path: Path
+    start: int
+    size: int
+
+    def read(self) -> bytes:
+        """Return the bytes themselves."""
+        with self.path.open("rb") as file:
+            file.seek(self.start)
+            return file.read(self.size)
+
+
+class Text(NamedTuple):
+    """The text of a file in pieces."""
+
+    pieces: Iterator[bytes]
+    compression: str = ""
+    """Its name; empty: none."""
+    start: Span | None = None
+    """Where the text begins in the file; None: it has to be decompressed."""
+
+
+def open_text(path: Path, head: bytes, limits: Limits, notes: list[Found]) -> Text:
+    """Open a file after the checks on its first bytes."""
     if head.startswith(GZIP):
-        return "gzip", _checked(_expanded(path, limits, _Gzip()), notes)
+        return Text(_checked(_expanded(path, limits, _Gzip()), notes), "gzip")
     if head.startswith(ZSTD):
-        return "zstd", _checked(_expanded(path, limits, _Zstd()), notes)
+        return Text(_checked(_expanded(path, limits, _Zstd()), notes), "zstd")
     if path.suffix.lower() in {".gz", ".zst", ".zstd"}:
         message = f"{path.name!r} is not compressed, whatever its name says; rename or compress it"
         _refuse_binary(head)
         raise refuse("not_compressed", message)
-    return "", _checked(_pieces(path), notes)
+    start = Span(path, len(_BOM) if head.startswith(_BOM) else 0, 0)
+    return Text(_checked(_pieces(path), notes), start=start)
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
@@ -155,8 +182,8 @@ def _checked(pieces: Iterator[bytes], notes: list[Found]) -> Iterator[bytes]:
     if head.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")) or _looks_like_utf16(head[:512]):
         raise refuse("wrong_encoding_utf16", "the text is UTF-16 or UTF-32; save it as UTF-8")
     _refuse_binary(head)
-    if head.startswith(b"\xef\xbb\xbf"):
-        head = head[3:]
+    if head.startswith(_BOM):
+        head = head[len(_BOM) :]
         notes.append(Found("bom", "the file starts with a UTF-8 byte order mark; it was skipped", line=1))
     yield head
     yield from pieces

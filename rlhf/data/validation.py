@@ -9,13 +9,15 @@ import polars as pl
 
 from rlhf.data import agreement, bias, detection, language, leakage, repeats
 from rlhf.data.batches import Batch, Checks, process
+from rlhf.data.detection import Plan
 from rlhf.data.layouts import LAYOUTS
 from rlhf.data.ledger import Ledger
 from rlhf.data.output import report_of, write_manifest, write_quarantine, write_table
 from rlhf.data.parallel import cores, in_order
 from rlhf.data.parsing import Parser, read_row
 from rlhf.data.readers import open_source
-from rlhf.data.records import Found, Limits, Raw, Records, Refused, refuse
+from rlhf.data.readers_lines import Lines
+from rlhf.data.records import Found, Limits, Records, Refused, refuse
 from schemas.config.data import DataChecks
 from schemas.errors import ConfigError, NotFound
 from schemas.reports import ValidationReport
@@ -23,7 +25,6 @@ from schemas.tables import Kind
 
 _SAMPLE = 1_000
 _BATCH = 8_192
-_BATCH_BYTES = 16_000_000
 _LARGE = 64_000_000
 """Bytes from which on several processes are worth their start."""
 
@@ -144,28 +145,19 @@ def _read_file(
 ) -> None:
     start = ledger.rows
     ledger.sources.append((start, path.name))
-    source = open_source(path, checks.limits)
-    ledger.formats.append(source.format)
-    sample = list(itertools.islice(source.records, _SAMPLE))
+    begun = open_source(path, checks.limits, _SAMPLE)
+    ledger.formats.append(begun.format)
+    sample = list(itertools.islice(begun.records, _SAMPLE))
     if not sample:
         raise refuse("no_rows", "the file is readable and holds no data row")
     parser = Parser(checks.limits)
     rows = [read_row(i, raw, parser, array_is_fatal=i == 0) for i, raw in enumerate(sample)]
-    plan = detection.detect(rows, ledger.kind, columns, csv=source.format.startswith("CSV"))
-    del rows
+    plan = detection.detect(rows, ledger.kind, columns, csv=begun.format.startswith("CSV"))
+    del rows, sample, begun
+    source = open_source(path, checks.limits, _BATCH)
     ledger.formats[-1] = f"{plan.reader.name}, {source.format}"
     large = path.is_file() and path.stat().st_size * (1 if "," not in source.format else 4) > _LARGE
-    tasks = (
-        Batch(
-            plan,
-            checks,
-            start + first,
-            records,
-            staging and staging / f"{start + first:012}.arrow",
-            first == 0,
-        )
-        for first, records in _batches(itertools.chain(sample, source.records))
-    )
+    tasks = _tasks(source.batches, plan, checks, start, staging)
     for done in in_order(process, tasks, cores() if large else 1):
         ledger.take(done)
         if len(ledger.quarantine) > checks.limits.unusable_rows:
@@ -177,18 +169,15 @@ def _read_file(
         ledger.warned.add(note.kind)
 
 
-def _batches(records: Iterator[Raw]) -> Iterator[tuple[int, Records]]:
-    """Yield (number of the first record, records), a few megabytes at a time."""
-    first, size = 0, 0
-    batch = Records()
-    for record in records:
-        batch.append(record)
-        size += len(record.data)
-        if len(batch) == _BATCH or size > _BATCH_BYTES:
-            yield first, batch
-            first, size, batch = first + len(batch), 0, Records()
-    if batch:
-        yield first, batch
+def _tasks(
+    batches: Iterator[Records | Lines], plan: Plan, checks: Checks, start: int, staging: Path | None
+) -> Iterator[Batch]:
+    """Yield what is to be done with each batch of a file whose first record has the number `start`."""
+    first = start
+    for records in batches:
+        staged = staging and staging / f"{first:012}.arrow"
+        yield Batch(plan, checks, first, records, staged, first == start)
+        first += len(records)
 
 
 def _questions(

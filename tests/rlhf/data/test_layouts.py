@@ -2,6 +2,10 @@
 
 import polars as pl
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from rlhf.data.layouts_pairs import folded, same_folded
 
 ASK, GOOD, BAD = "Where is the nearest bakery?", "On the corner of Mill Street.", "I do not care at all."
 
@@ -175,3 +179,20 @@ def test_the_message_about_a_missing_column_names_the_likely_one(validated):
     messages = {finding.field: finding.message for finding in report.findings}
     assert set(messages) == {"prompt", "chosen", "rejected"}
     assert "columns: {chosen: good}" in messages["chosen"]
+
+
+@given(
+    st.lists(
+        st.sampled_from(["Yes", " no", "\u00df", "SS", "\u0130", "_", "-", "\n", " ", "\u0301", "9"]),
+        max_size=60,
+    ),
+    st.sampled_from([str.upper, str.lower, str.swapcase, lambda text: text + "!", lambda text: text + "x"]),
+)
+@example(["Yes"] + [" "] * 40 + ["no"], str.upper)
+def test_the_first_words_never_hide_that_two_texts_are_the_same(words, change):
+    left = "".join(words)
+    right = change(left)
+    alike = bool(folded(left)) and folded(left) == folded(right)
+    assert not same_folded(left, right) or alike
+    # Only a first letter with several spellings may be taken for another one.
+    assert same_folded(left, right) == alike or left[:1].lower() != right[:1].lower()
