@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from rlhf.data.helpdesk.world import World
-    from rlhf.evaluation.judges import RewardJudge
+    from rlhf.evaluation.reward_judge import RewardJudge
     from rlhf.models.precision import Precision
 
 SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -54,7 +54,7 @@ class Gold:
 def measure_frontier(run_id: str, *, num_prompts: int, num_samples: int, seed: int = 0) -> FrontierReport:
     """Evaluate every iteration of the run's online aligners, and best-of-n, and fit the forms of Gao et al. 2023."""
     from rlhf.data.helpdesk.world import World
-    from rlhf.evaluation.judges import RewardJudge
+    from rlhf.evaluation.reward_judge import RewardJudge
     from rlhf.evaluation.over_optimisation import frontier_of_best
     from rlhf.models.precision import choose
 
