@@ -47,8 +47,8 @@ def plackett_luce(scores_RK: Tensor, ranks_RK: Tensor) -> Tensor:
     ranked and says nothing. Two responses give the Bradley-Terry loss. Each ranking needs two ranked responses.
     """
     ranked_RK = ranks_RK > 0
-    # [r, i, j]: j was still there when i was chosen.
-    rest_RKK = ranked_RK[:, None, :] & (ranks_RK[:, None, :] >= ranks_RK[:, :, None])
+    # [r, i, j]: j was still there when i was chosen; rank 0 is below every rank.
+    rest_RKK = ranks_RK[:, None, :] >= ranks_RK[:, :, None]
     among_RK = scores_RK[:, None, :].masked_fill(~rest_RKK, -torch.inf).logsumexp(dim=2)
     chosen_RK = (scores_RK - among_RK).masked_fill(~ranked_RK, 0.0)
     return -chosen_RK.sum(dim=1) / (ranked_RK.sum(dim=1) - 1)
