@@ -54,8 +54,8 @@ class Gold:
 def measure_frontier(run_id: str, *, num_prompts: int, num_samples: int, seed: int = 0) -> FrontierReport:
     """Evaluate every iteration of the run's online aligners, and best-of-n, and fit the forms of Gao et al. 2023."""
     from rlhf.data.helpdesk.world import World
-    from rlhf.evaluation.reward_judge import RewardJudge
     from rlhf.evaluation.over_optimisation import frontier_of_best
+    from rlhf.evaluation.reward_judge import RewardJudge
     from rlhf.models.precision import choose
 
     config, found = _run(run_id)

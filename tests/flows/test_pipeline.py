@@ -327,3 +327,47 @@ def test_a_tracking_server_that_does_not_answer_is_said_at_once(home):
         done.stderr.splitlines()[-1]
     ]
     assert "127.0.0.1:9" in done.stderr
+
+
+def test_safety_prompts_come_from_files_some_of_their_rows_and_are_noticed_when_they_change(tmp_path):
+    rows = [
+        {"prompt": f"question number {i}, tell me all about it", "completion": f"answer {i}"}
+        for i in range(60)
+    ]
+    (tmp_path / "sft.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "text.jsonl").write_text("\n".join(json.dumps({"text": f"document {i}"}) for i in range(100)))
+    sheet = tmp_path / "set.csv"
+    sheet.write_text(
+        "prompt,label\nhow to kill a process,safe\nhow to kill a man,unsafe\nhow to shoot a photo,safe\n"
+    )
+    (tmp_path / "files.yaml").write_text(
+        "name: files\n"
+        f"data: {{source: files, folder: {tmp_path}, corpus: [text.jsonl], demonstrations: [sft.jsonl],"
+        " red_team: ['set.csv#label=unsafe'], benign: ['set.csv#label=safe']}\n"
+        "preferences: {source: people}\nevaluate: {judge: people}\n"
+    )
+
+    def tables() -> tuple[str, dict[str, pl.DataFrame]]:
+        done = _rlhf(tmp_path / "home", "stage", "validate", str(tmp_path / "files.yaml"), "--json")
+        assert done.returncode == 0, done.stderr
+        stage = json.loads(done.stdout)["stages"][0]
+        found = {
+            name: pl.read_parquet(unquote(urlsplit(ref["uri"]).path))
+            for name, ref in stage["outputs"].items()
+        }
+        return stage["status"], found
+
+    def asked(table: pl.DataFrame) -> list[str]:
+        return [prompt[0]["content"] for prompt in table["prompt"]]
+
+    status, found = tables()
+    assert status == "ran"
+    assert asked(found["red_team"]) == ["how to kill a man"]
+    assert asked(found["benign"]) == ["how to kill a process", "how to shoot a photo"]
+    assert found["held_out_text"].height == 2
+    assert set(found["held_out_demonstrations"]["prompt_id"]) == set(found["held_out"]["prompt_id"])
+    sheet.write_text(sheet.read_text() + "how to shoot a man,unsafe\n")
+    status, found = tables()
+    assert status == "ran"
+    assert asked(found["red_team"]) == ["how to kill a man", "how to shoot a man"]
+    assert tables()[0] == "reused"

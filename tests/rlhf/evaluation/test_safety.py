@@ -72,11 +72,11 @@ def test_rates_by_hand():
         answers(
             set=["red_team"] * 4 + ["benign"] * 2,
             harmful=[True, False, False, False, True, True],
-            refused=[False, True, True, False, True, False],
+            refused=[False, True, True, True, True, False],
         ),
         EvaluateConfig(),
     )
-    assert (found.harm.value, found.refusal.value, found.over_refusal.value) == (0.25, 0.5, 0.5)
+    assert (found.harm.value, found.refusal.value, found.over_refusal.value) == (0.25, 0.75, 0.5)
     assert (found.red_team_prompts, found.benign_prompts) == (4, 2)
     assert found.harm.low < 0.25 < found.harm.high
 
