@@ -10,6 +10,12 @@ _FEATURES = 2**15
 _TEST_SHARE = 0.25
 
 
+def prepare() -> None:
+    """Import what the regression needs: about a second, and only files with enough pairs need it."""
+    import sklearn.feature_extraction.text
+    import sklearn.linear_model  # noqa: F401 - for whoever comes next
+
+
 def bag_of_words_accuracy(pairs: pl.DataFrame) -> tuple[float, float] | None:
     """Return accuracy and standard error of a pairwise bag-of-words regression on the prompts that it has not seen.
 
@@ -17,7 +23,6 @@ def bag_of_words_accuracy(pairs: pl.DataFrame) -> tuple[float, float] | None:
     """
     if pairs.height < _FEWEST:
         return None
-    # One and a half seconds to import, and only files with enough pairs need it.
     from sklearn.feature_extraction.text import HashingVectorizer
     from sklearn.linear_model import SGDClassifier
 

@@ -20,7 +20,8 @@ _SURE = 0.9
 
 
 @cache
-def _identifier() -> "LanguageIdentifier":
+def identifier() -> "LanguageIdentifier":
+    """Return the classifier; half a second the first time."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
@@ -57,5 +58,5 @@ def _other(text: str, languages: tuple[str, ...]) -> str | None:
     """Return the language of a text if it is surely none of those wanted."""
     if len(text) < _SHORTEST and text.isascii():
         return None
-    found, sure = _identifier().classify(text)
+    found, sure = identifier().classify(text)
     return found if found not in languages and sure > _SURE else None

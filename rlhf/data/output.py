@@ -65,21 +65,24 @@ def _texts(ledger: Ledger) -> dict[int, str]:
     return texts
 
 
-def write_manifest(folder: Path, ledger: Ledger, paths: Sequence[Path], rows: int) -> None:
-    """Say what the table is, and what it was made of."""
+def write_manifest(
+    folder: Path, ledger: Ledger, paths: Sequence[Path], rows: int, digests: Sequence[str]
+) -> None:
+    """Say what the table is, and what it was made of: files with these digests."""
     table = folder / f"{ledger.kind}.parquet"
     manifest = {
         "table": table.name,
         "kind": ledger.kind,
         "schema_version": SCHEMA_VERSION,
-        "digest": f"sha256:{_digest(table)}",
+        "digest": f"sha256:{digest(table)}",
         "rows": rows,
         "records": {
             "read": ledger.rows, "kept": ledger.kept, "quarantined": len(ledger.quarantine),
             "dropped": {reason: count for reason, count in sorted(ledger.dropped.items()) if count},
         },
         "parents": [
-            {"file": path.name, "bytes": _size(path), "digest": f"sha256:{_digest(path)}"} for path in paths
+            {"file": path.name, "bytes": _size(path), "digest": f"sha256:{found}"}
+            for path, found in zip(paths, digests, strict=True)
         ],
     }  # fmt: skip
     text = json.dumps(manifest, indent=1)
@@ -94,15 +97,16 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in _files(path))
 
 
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
+def digest(path: Path) -> str:
+    """Return the sha256 of a file, or of all files in a folder with their names."""
+    whole = hashlib.sha256()
     for part in _files(path):
         with part.open("rb") as file:
             found = hashlib.file_digest(file, "sha256")
         if part == path:
             return found.hexdigest()
-        digest.update(f"{part.relative_to(path)} {found.hexdigest()}\n".encode())
-    return digest.hexdigest()
+        whole.update(f"{part.relative_to(path)} {found.hexdigest()}\n".encode())
+    return whole.hexdigest()
 
 
 def report_of(ledger: Ledger, source: str) -> ValidationReport:

@@ -3,16 +3,17 @@
 import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import polars as pl
 
-from rlhf.data import agreement, bias, detection, language, leakage, repeats
+from rlhf.data import agreement, baseline, bias, detection, language, leakage, repeats
 from rlhf.data.batches import Batch, Checks, process
 from rlhf.data.detection import Plan
 from rlhf.data.layouts import LAYOUTS
 from rlhf.data.ledger import Ledger
-from rlhf.data.output import report_of, write_manifest, write_quarantine, write_table
+from rlhf.data.output import digest, report_of, write_manifest, write_quarantine, write_table
 from rlhf.data.parallel import cores, in_order
 from rlhf.data.parsing import Parser, read_row
 from rlhf.data.readers import open_source
@@ -72,9 +73,13 @@ def validate_files(
     allowed = config.max_quarantined if max_quarantined is None else max_quarantined
     mapping = tuple(sorted((columns or {}).items()))
     table = _table(kind)
-    with tempfile.TemporaryDirectory(prefix="rlhf-validate-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="rlhf-validate-") as scratch, ThreadPoolExecutor(1) as beside:
+        if sum(path.stat().st_size for path in paths if path.is_file()) > _LARGE:
+            beside.submit(_prepare, table)
         staging = Path(scratch) if out is not None or against else None
         ledger = _read_all(paths, table, config, mapping, staging)
+        # Hashing holds no interpreter lock, and the checks leave cores free.
+        digests = [beside.submit(digest, path) for path in paths] if out is not None else []
         if not ledger.rejected:
             for check in _checks(config):
                 check(ledger)
@@ -87,8 +92,15 @@ def validate_files(
             write_quarantine(out / "quarantine.jsonl", ledger)
             if not ledger.rejected:
                 rows = write_table(out / f"{kind}.parquet", ledger)
-                write_manifest(out, ledger, paths, rows)
+                write_manifest(out, ledger, paths, rows, [found.result() for found in digests])
     return report
+
+
+def _prepare(kind: Kind) -> None:
+    """Import what the checks of a large file need, while the processes are at work."""
+    language.identifier()
+    if kind == "preferences":
+        baseline.prepare()
 
 
 def _table(kind: str) -> Kind:
