@@ -60,9 +60,7 @@ def rlhf(config: RunConfig, fresh: bool = False, until: str | None = None) -> Ru
             probe_reward(turn, reward.model, reward.held_out, config.data, config.reward, config.evaluate)
             # Step 3: reinforce, tethered to the SFT policy by KL
             policies = {
-                aligner.name: align(
-                    turn, sft.model, reward.model, data.prompts, collected.preferences, aligner
-                )
+                aligner.name: align(turn, sft.model, reward, data.prompts, collected.preferences, aligner)
                 for aligner in config.aligners
             }
             # Step 4: judge against the SFT policy; the next round ranks what the new policies say

@@ -9,9 +9,17 @@ from tasks.work import StageWork
 
 @stage("ppo")
 def train_ppo(
-    work: StageWork, sft: ModelRef, reward: ModelRef, prompts: DatasetRef, config: PPOConfig
+    work: StageWork,
+    sft: ModelRef,
+    reward: ModelRef,
+    prompts: DatasetRef,
+    held_out: DatasetRef,
+    config: PPOConfig,
 ) -> PolicyResult:
-    """Optimise the reward model's score by PPO; what it sampled on the way is published too."""
+    """Optimise the reward model's score by PPO; what it sampled on the way is published too.
+
+    `held_out` are the pairs that the reward model was not trained on.
+    """
     from rlhf.training import ppo
 
     out = work.folder / "model"
@@ -24,6 +32,7 @@ def train_ppo(
         precision=work.precision,
         on_step=work.on_step,
         out=out,
+        preferences=work.read(held_out),
         checkpoints=work.checkpoints,
     )
     return PolicyResult(

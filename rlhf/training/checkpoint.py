@@ -14,12 +14,14 @@ from pathlib import Path
 import polars as pl
 from safetensors.torch import load_file, save_file
 
+from rlhf.training.held_out import Best
 from rlhf.training.step import StepMetrics
 from rlhf.training.trained import Trained
 from schemas.errors import ConfigError
 
 _PREFIX = "iteration-"
 _PARTIAL = "partial-"
+_AGREEMENT, _WEIGHTS = "agreement", "weights."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,8 @@ class Progress:
     """Every response that was sampled so far (table `rollouts`)."""
     stopped: bool = False
     """True once an alarm has ended the run."""
+    best: Best | None = None
+    """The policy so far that agreed best with held-out preferences, where there are some."""
 
 
 def save_checkpoint(
@@ -50,11 +54,15 @@ def save_checkpoint(
         save_file(tensors, partial / f"{name}.safetensors")
     if progress.rollouts is not None:
         progress.rollouts.write_parquet(partial / "rollouts.parquet")
+    if progress.best is not None:
+        weights = {_WEIGHTS + name: tensor.contiguous() for name, tensor in progress.best.weights.items()}
+        save_file({_AGREEMENT: progress.best.agreement_N} | weights, partial / "best.safetensors")
     state = {
         "settings": settings,
         "kl_coef": progress.kl_coef,
         "curve": [dataclasses.asdict(step) for step in progress.curve],
         "stopped": progress.stopped,
+        "best_iteration": progress.best.iteration if progress.best else None,
     }
     (partial / "state.json").write_text(json.dumps(state), encoding="utf-8")
     partial.rename(folder / f"{_PREFIX}{iteration:06d}")
@@ -84,4 +92,13 @@ def load_checkpoint(folder: Path, *, trained: Mapping[str, Trained], settings: s
         curve=tuple(StepMetrics(**step) for step in state["curve"]),
         rollouts=pl.read_parquet(newest / "rollouts.parquet"),
         stopped=state["stopped"],
+        best=None if state["best_iteration"] is None else _best(newest, state["best_iteration"]),
     )
+
+
+def _best(checkpoint: Path, iteration: int) -> Best:
+    tensors = load_file(checkpoint / "best.safetensors")
+    weights = {
+        name.removeprefix(_WEIGHTS): tensor for name, tensor in tensors.items() if name.startswith(_WEIGHTS)
+    }
+    return Best(iteration, tensors[_AGREEMENT], weights)

@@ -26,6 +26,13 @@ def alarms(metrics: Mapping[str, float], first: Mapping[str, float], config: Gua
         ("share of finished responses", config.eos_below, metrics["eos_rate"], False),
         ("share of identical responses", config.identical_above, metrics["identical_share"], True),
         ("factor of the response length", config.length_drift, max(drift, 1 / drift), True),
+        # Measured in some iterations only.
+        (
+            "fall of the agreement with held-out preferences, in standard errors,",
+            config.agreement_falls,
+            metrics.get("agreement_fall", 0.0),
+            True,
+        ),
     ]
     found = []
     for name, alarm, value, is_ceiling in watched:

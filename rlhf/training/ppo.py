@@ -6,6 +6,8 @@
         reward per token: -kl_coef * KL, plus the score at the last token   rewards.token_rewards
         advantages by GAE, whitened over the batch                          advantages.gae, masks.whiten
         several epochs of clipped policy and value losses                   objective, losses.*_loss
+        now and then: does it still agree with held-out preferences?        held_out, guard.alarms
+    return the policy that agreed best
 
 Deviations from InstructGPT, each on purpose:
  1. No pre-training mix (PPO-ptx): the tether to the SFT policy is the KL penalty alone.
@@ -40,6 +42,7 @@ from rlhf.training.actors import Actors, load_actors
 from rlhf.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from rlhf.training.experience import Experience, describe, learn_from, table
 from rlhf.training.guard import RAISE, alarms
+from rlhf.training.held_out import HeldOut
 from rlhf.training.objective import Tally, accumulate_gradients
 from rlhf.training.rollout import Minibatch, collect, prompt_rows
 from rlhf.training.step import OnStep, StepMetrics
@@ -57,7 +60,7 @@ class PPOFit:
     rollouts: pl.DataFrame
     """Every response that was sampled, iteration by iteration (table `rollouts`)."""
     metrics: dict[str, float]
-    """Of the last iteration."""
+    """Of the last iteration, and `returned_iteration`: after how many the policy was as it is returned."""
 
 
 def fit(
@@ -70,10 +73,13 @@ def fit(
     precision: Precision,
     on_step: OnStep,
     out: Path,
+    preferences: pl.DataFrame | None = None,
     checkpoints: Path | None = None,
 ) -> PPOFit:
     """Align the SFT policy with the reward model and save it, adapters merged, to `out`.
 
+    `preferences` are pairs that the reward model was not trained on: the guard watches the agreement with them,
+    and the policy that agreed best is the one that is saved. Without them it is the last one.
     With `checkpoints`, the state is kept there; the same call then goes on where it was stopped, tells `on_step`
     of the finished iterations first, and on a CPU ends with the same bits and the same curve.
     """
@@ -94,7 +100,10 @@ def fit(
         "critic": Trained.by_adamw(actors.critic, config.critic_learning_rate),
     }
     settings = f"{config.model_dump_json()} seed={seed} {precision}"
-    progress = Progress(kl_coef=config.kl_coef)
+    held_out = None if preferences is None else HeldOut(actors, preferences, config, precision)
+    progress = Progress(
+        kl_coef=config.kl_coef, best=None if held_out is None else held_out.start(trained["policy"])
+    )
     if checkpoints is not None:
         progress = load_checkpoint(checkpoints, trained=trained, settings=settings) or progress
     for step in progress.curve:
@@ -103,15 +112,28 @@ def fit(
         if progress.stopped:
             break
         progress = _iterate(
-            actors, trained, prompts, config, progress, precision=precision, seed=seed, iteration=iteration
+            actors,
+            trained,
+            prompts,
+            config,
+            progress,
+            held_out=held_out,
+            precision=precision,
+            seed=seed,
+            iteration=iteration,
         )
         on_step(progress.curve[-1])
         last = progress.stopped or iteration + 1 == config.iterations
         if checkpoints is not None and (last or (iteration + 1) % config.checkpoint_every == 0):
             save_checkpoint(checkpoints, progress=progress, trained=trained, settings=settings)
     assert progress.rollouts is not None  # there is at least one iteration
+    returned = len(progress.curve)
+    if progress.best is not None and config.guard.keep == "best":
+        returned = progress.best.iteration
+        trained["policy"].set_weights(progress.best.weights)
     save_model(merge(actors.policy), actors.tokenizer, out)
-    return PPOFit(rollouts=progress.rollouts, metrics=progress.curve[-1].metrics)
+    metrics = progress.curve[-1].metrics | {"returned_iteration": float(returned)}
+    return PPOFit(rollouts=progress.rollouts, metrics=metrics)
 
 
 def _iterate(
@@ -121,11 +143,12 @@ def _iterate(
     config: PPOConfig,
     progress: Progress,
     *,
+    held_out: HeldOut | None,
     precision: Precision,
     seed: int,
     iteration: int,
 ) -> Progress:
-    """Sample a rollout, score it and update on it."""
+    """Sample a rollout, score it, update on it, and look at what has become of the policy."""
     rows = prompt_rows(prompts.height, iteration=iteration, batch_size=config.batch_size, seed=seed)
     asked = prompts[rows]
     rollout, plan = collect(
@@ -142,6 +165,10 @@ def _iterate(
         precision=precision,
         iteration=iteration,
     )
+    best = progress.best
+    if held_out is not None and best is not None and _is_due(iteration + 1, config):
+        measured, best = held_out.evaluate(trained["policy"], best, iteration + 1)
+        metrics |= measured
     kl_coef = progress.kl_coef
     if config.kl.target is not None:
         kl_coef = adapt_coefficient(
@@ -169,7 +196,13 @@ def _iterate(
         curve=(*progress.curve, step),
         rollouts=sampled if progress.rollouts is None else pl.concat([progress.rollouts, sampled]),
         stopped=any(alarm.action == "stop" for alarm in raised),
+        best=best,
     )
+
+
+def _is_due(finished: int, config: PPOConfig) -> bool:
+    """Return whether the policy is evaluated after so many iterations."""
+    return finished % config.guard.evaluate_every == 0 or finished == config.iterations
 
 
 def update(

@@ -41,7 +41,7 @@ class AlarmConfig(Section):
 
 
 class GuardConfig(Section):
-    """What the trainer watches itself for; an alarm without a limit is off."""
+    """What the trainer watches itself for; an alarm that is null is off."""
 
     kl_above: AlarmConfig | None = None
     """Nats per response from the reference policy."""
@@ -53,6 +53,15 @@ class GuardConfig(Section):
     """Share of responses that repeat another one of their iteration."""
     length_drift: AlarmConfig | None = None
     """Factor by which the mean length may leave that of the first iteration, either way."""
+    agreement_falls: AlarmConfig | None = AlarmConfig(limit=2.0, action="warn")
+    """Standard errors by which the agreement with held-out preferences may fall from its best: the score goes on
+    rising then only because the reward model is wrong where the policy has gone (Gao et al. 2023)."""
+    evaluate_every: int = Field(5, ge=1)
+    """Iterations between two measurements of that agreement; the last one is always measured."""
+    num_pairs: int = Field(1_000, ge=1)
+    """Held-out pairs that are looked at, at most."""
+    keep: Literal["best", "last"] = "best"
+    """Return the policy that agreed best with the held-out preferences, or that of the last iteration."""
 
 
 _WHY = {

@@ -30,6 +30,7 @@ PROMPTS = pl.DataFrame(
         ("identical_above", "identical_share", 0.3, 0.3, 0.4),
         ("length_drift", "response_length", 2.0, 40.0, 41.0),
         ("length_drift", "response_length", 2.0, 10.0, 9.0),
+        ("agreement_falls", "agreement_fall", 2.0, 2.0, 2.1),
     ],
 )
 def test_an_alarm_fires_past_its_limit_only(name: str, metric: str, limit: float, quiet: float, loud: float):
@@ -38,7 +39,7 @@ def test_an_alarm_fires_past_its_limit_only(name: str, metric: str, limit: float
     (alarm,) = alarms(CALM | {metric: loud}, CALM, config)
     assert alarm.action == "stop"
     assert f"{limit:g}" in alarm.message
-    assert alarms(CALM | {metric: loud}, CALM, GuardConfig()) == []
+    assert alarms(CALM | {metric: loud}, CALM, GuardConfig.model_validate({name: None})) == []
 
 
 @pytest.mark.parametrize(

@@ -33,12 +33,15 @@ def save_slowly(tensors, path):  # a window that a kill can hit
 
 checkpoint.save_file = save_slowly
 config = PPOConfig(iterations=6, batch_size=8, minibatch_size=4, max_new_tokens=6, learning_rate=1e-3,
-                   critic_learning_rate=1e-3, kl={"target": 5.0, "horizon": 16})
+                   critic_learning_rate=1e-3, kl={"target": 5.0, "horizon": 16}, guard={"evaluate_every": 1})
 prompts = pl.DataFrame({"prompt_id": [str(n) for n in range(5)],
                         "prompt": [[{"role": "user", "content": "hi " * (n + 1)}] for n in range(5)]})
+preferences = prompts.with_columns(
+    pl.lit("hi hi").alias("chosen"), pl.lit("there").alias("rejected"), pl.lit(True).alias("chosen_finished"),
+    pl.lit(True).alias("rejected_finished"), pl.lit(None, pl.Float64).alias("margin"), pl.lit(1.0).alias("weight"))
 with curve.open("w") as lines:
     ppo.fit(sft, reward, prompts, config, seed=0, precision=Precision(threads=1, dtype="fp32"), out=out,
-            checkpoints=state,
+            checkpoints=state, preferences=preferences,
             on_step=lambda step: (print(json.dumps([step.step, step.metrics]), file=lines, flush=True)))
 """
 
