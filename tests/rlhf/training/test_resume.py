@@ -89,5 +89,6 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits_and_curve(
     found, expected = (load_file(folder / "out" / "model.safetensors") for folder in (killed, whole))
     assert found.keys() == expected.keys()
     assert all((found[name] == expected[name]).all() for name in expected)
+    assert 0 < json.loads((state / "iteration-000006" / "state.json").read_text())["best_iteration"] < 6
     # However often it was killed, one checkpoint is left.
     assert [path.name for path in state.glob("*-*")] == ["iteration-000006"]
