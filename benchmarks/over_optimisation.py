@@ -1,6 +1,6 @@
 """Does the guard notice that PPO exploits a weak reward model, without seeing the truth?
 
-    python -m benchmarks.over_optimisation --seeds 0 1 2 3 [--home FOLDER] [--iterations 45]
+    python -m benchmarks.over_optimisation --seeds 0 1 2 3 [--home FOLDER] [--iterations 35]
 
 The reward model learns from about 2,000 pairs and the tether is loose (kl_coef 0.03), so the policy comes to
 please the reward model rather than people. Per seed, from the same start:
@@ -26,12 +26,15 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import torch
 from safetensors.torch import load_file
 
+from rlhf.data.chat import decode_response, encode_prompt, stop_ids
+from rlhf.data.helpdesk.utility import judge
 from rlhf.data.helpdesk.world import World
-from rlhf.evaluation.policy import respond
 from rlhf.models.loading import load_policy, save_model
 from rlhf.models.precision import Precision, apply
+from rlhf.models.sampling import sample
 from rlhf.training import ppo
 from rlhf.training.step import StepMetrics
 from schemas.config import AlarmConfig, EvaluateConfig, GuardConfig, PPOConfig
@@ -123,14 +126,27 @@ def train(inputs: Inputs, config: PPOConfig, folder: Path) -> tuple[list[StepMet
 
 def gold(inputs: Inputs, policy: Path) -> float:
     """Return the mean hidden utility of a policy's responses to the held-out prompts."""
-    means = []
+    config, world = EvaluateConfig(), World(inputs.seed)
+    model, tokenizer = load_policy(policy)
+    asked = inputs.held_out["prompt"].to_list()
+    utilities: list[float] = []
     for number in range(SAMPLES):
-        samples = respond(
-            policy, inputs.sft, inputs.reward, inputs.held_out, EvaluateConfig(),
-            world=World(inputs.seed), seed=number, precision=PRECISION,
-        )  # fmt: skip
-        means.append(float(samples["gold"].to_numpy().mean()))
-    return sum(means) / len(means)
+        with torch.no_grad():
+            drawn = sample(
+                model,
+                [encode_prompt(tokenizer, messages) for messages in asked],
+                max_new_tokens=config.max_new_tokens,
+                temperature=config.temperature,
+                stop=stop_ids(model, tokenizer),
+                pad_id=int(tokenizer.pad_token_id),
+                batch_size=len(asked),
+                generator=torch.Generator().manual_seed(number),
+            )
+        utilities += [
+            judge(world, messages[-1]["content"], decode_response(tokenizer, completion.ids)).utility
+            for messages, completion in zip(asked, drawn, strict=True)
+        ]
+    return sum(utilities) / len(utilities)
 
 
 def golds(inputs: Inputs, looks: dict[int, Path], folder: Path) -> Iterator[tuple[int, float]]:
@@ -186,7 +202,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
-    parser.add_argument("--iterations", type=int, default=45)
+    parser.add_argument("--iterations", type=int, default=35)
     parser.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / "rlhf-benchmark")
     arguments = parser.parse_args()
     apply(PRECISION)
