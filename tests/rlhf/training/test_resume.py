@@ -37,7 +37,7 @@ config = PPOConfig(iterations=6, batch_size=8, minibatch_size=4, max_new_tokens=
 prompts = pl.DataFrame({"prompt_id": [str(n) for n in range(5)],
                         "prompt": [[{"role": "user", "content": "hi " * (n + 1)}] for n in range(5)]})
 preferences = prompts.with_columns(
-    pl.lit("hi hi").alias("chosen"), pl.lit("there").alias("rejected"), pl.lit(True).alias("chosen_finished"),
+    pl.lit("there").alias("chosen"), pl.lit("hi hi").alias("rejected"), pl.lit(True).alias("chosen_finished"),
     pl.lit(True).alias("rejected_finished"), pl.lit(None, pl.Float64).alias("margin"), pl.lit(1.0).alias("weight"))
 with curve.open("w") as lines:
     ppo.fit(sft, reward, prompts, config, seed=0, precision=Precision(threads=1, dtype="fp32"), out=out,
@@ -89,6 +89,6 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits_and_curve(
     found, expected = (load_file(folder / "out" / "model.safetensors") for folder in (killed, whole))
     assert found.keys() == expected.keys()
     assert all((found[name] == expected[name]).all() for name in expected)
-    assert 0 < json.loads((state / "iteration-000006" / "state.json").read_text())["best_iteration"] < 6
+    assert json.loads((state / "iteration-000006" / "state.json").read_text())["best_iteration"] > 0
     # However often it was killed, one checkpoint is left.
     assert [path.name for path in state.glob("*-*")] == ["iteration-000006"]
