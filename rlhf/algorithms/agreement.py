@@ -19,13 +19,14 @@ def choice_probabilities(chosen_P: Tensor, rejected_P: Tensor) -> Tensor:
     return torch.sigmoid(chosen_P - rejected_P)
 
 
-def mean_by_prompt(values_P: Tensor, prompt_P: Tensor) -> Tensor:
-    """Return the mean of each prompt's pairs (N,): pairs of one prompt share responses, so only prompts are a sample.
+def mean_by_prompt(values_P: Tensor, weights_P: Tensor, prompt_P: Tensor) -> Tensor:
+    """Return the weighted mean of each prompt's pairs (N,): they share responses, so only prompts are a sample.
 
     `prompt_P` numbers the prompts from 0 without a gap.
     """
-    total_N = torch.zeros(int(prompt_P.max()) + 1, dtype=values_P.dtype).index_add(0, prompt_P, values_P)
-    return total_N / torch.bincount(prompt_P)
+    zeros_N = torch.zeros(int(prompt_P.max()) + 1, dtype=values_P.dtype)
+    total_N = zeros_N.index_add(0, prompt_P, values_P * weights_P)
+    return total_N / zeros_N.index_add(0, prompt_P, weights_P)
 
 
 def fall_in_standard_errors(before_N: Tensor, now_N: Tensor) -> float:

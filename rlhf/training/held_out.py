@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.algorithms.agreement import choice_probabilities, fall_in_standard_errors, mean_by_prompt
+from rlhf.data.pairs import encode_pairs
 from rlhf.models.precision import Precision, autocast
 from rlhf.models.sampling import response_logprobs
 from rlhf.training.actors import Actors
-from rlhf.training.pairs import encode_pairs
 from rlhf.training.trained import Trained
 from schemas.config import PPOConfig
 
@@ -55,6 +55,7 @@ class HeldOut:
             return rows.setdefault((tuple(prompt), tuple(response)), len(rows))
 
         self._prompt_P = torch.tensor([numbers.setdefault(pair.prompt_id, len(numbers)) for pair in pairs])
+        self._weight_P = torch.tensor([pair.weight for pair in pairs])
         self._chosen_P = torch.tensor([row_of(pair.prompt, pair.chosen) for pair in pairs])
         self._rejected_P = torch.tensor([row_of(pair.prompt, pair.rejected) for pair in pairs])
         self._sequences = list(rows)
@@ -69,7 +70,7 @@ class HeldOut:
         """Return what was measured after so many iterations, and the best evaluation with this one in mind."""
         ratio_R = self._logprobs(self._actors.policy) - self._reference_R
         agreement_P = choice_probabilities(ratio_R[self._chosen_P], ratio_R[self._rejected_P])
-        agreement_N = mean_by_prompt(agreement_P, self._prompt_P)
+        agreement_N = mean_by_prompt(agreement_P, self._weight_P, self._prompt_P)
         metrics = {
             "agreement": agreement_N.mean().item(),
             "agreement_fall": fall_in_standard_errors(best.agreement_N, agreement_N),

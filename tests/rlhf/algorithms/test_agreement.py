@@ -17,9 +17,10 @@ def test_the_choice_between_two_responses_is_by_their_importance_weights():
     assert choice_probabilities(chosen, chosen).tolist() == [0.5, 0.5]
 
 
-def test_each_prompt_counts_once_however_many_pairs_it_has():
-    found = mean_by_prompt(torch.tensor([1.0, 0.3, 0.0, 0.5]), torch.tensor([0, 1, 0, 0]))
-    torch.testing.assert_close(found, torch.tensor([0.5, 0.3]), rtol=0, atol=1e-6)
+def test_each_prompt_counts_once_however_many_pairs_it_has_and_a_pair_by_its_weight():
+    values, weights = torch.tensor([1.0, 0.3, 0.0, 0.5]), torch.tensor([1.0, 0.2, 0.5, 0.5])
+    found = mean_by_prompt(values, weights, torch.tensor([0, 1, 0, 0]))
+    torch.testing.assert_close(found, torch.tensor([0.625, 0.3]), rtol=0, atol=1e-6)
 
 
 def test_a_fall_is_counted_in_standard_errors_of_the_paired_difference():
