@@ -1,6 +1,6 @@
 """Alarms of a run of PPO: what its own metrics say about collapse and over-optimisation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from schemas.config.ppo import AlarmConfig, GuardConfig
@@ -40,3 +40,8 @@ def alarms(metrics: Mapping[str, float], first: Mapping[str, float], config: Gua
             side = "above" if is_ceiling else "below"
             found.append(Alarm(f"{name} is {value:.4g}, {side} its limit {alarm.limit:g}", alarm.action))
     return found
+
+
+def stops(raised: Sequence[Alarm]) -> bool:
+    """Return whether one of the alarms ends the training."""
+    return any(alarm.action == "stop" for alarm in raised)

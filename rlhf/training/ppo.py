@@ -41,7 +41,7 @@ from rlhf.models.precision import Precision, apply
 from rlhf.training.actors import Actors, load_actors
 from rlhf.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from rlhf.training.experience import Experience, describe, learn_from, table
-from rlhf.training.guard import RAISE, alarms
+from rlhf.training.guard import RAISE, alarms, stops
 from rlhf.training.held_out import HeldOut
 from rlhf.training.objective import Tally, accumulate_gradients
 from rlhf.training.rollout import Minibatch, collect, prompt_rows
@@ -165,10 +165,13 @@ def _iterate(
         precision=precision,
         iteration=iteration,
     )
+    first = progress.curve[0].metrics if progress.curve else metrics
     best = progress.best
-    if held_out is not None and best is not None and _is_due(iteration + 1, config):
-        measured, best = held_out.evaluate(trained["policy"], best, iteration + 1)
-        metrics |= measured
+    if held_out is not None and best is not None:
+        ends = iteration + 1 == config.iterations or stops(alarms(metrics, first, config.guard))
+        if ends or (iteration + 1) % config.guard.evaluate_every == 0:
+            measured, best = held_out.evaluate(trained["policy"], best, iteration + 1)
+            metrics |= measured
     kl_coef = progress.kl_coef
     if config.kl.target is not None:
         kl_coef = adapt_coefficient(
@@ -178,7 +181,6 @@ def _iterate(
             horizon=config.kl.horizon,
             num_responses=config.batch_size,
         )
-    first = progress.curve[0].metrics if progress.curve else metrics
     raised = alarms(metrics, first, config.guard)
     for alarm in raised:
         logger.warning("PPO iteration %d: %s (%s)", iteration + 1, alarm.message, alarm.action)
@@ -195,14 +197,9 @@ def _iterate(
         kl_coef=kl_coef,
         curve=(*progress.curve, step),
         rollouts=sampled if progress.rollouts is None else pl.concat([progress.rollouts, sampled]),
-        stopped=any(alarm.action == "stop" for alarm in raised),
+        stopped=stops(raised),
         best=best,
     )
-
-
-def _is_due(finished: int, config: PPOConfig) -> bool:
-    """Return whether the policy is evaluated after so many iterations."""
-    return finished % config.guard.evaluate_every == 0 or finished == config.iterations
 
 
 def update(

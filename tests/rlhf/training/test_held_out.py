@@ -218,6 +218,19 @@ def test_looks_are_taken_as_often_as_the_recipe_says_and_after_the_last_iteratio
     assert [step.step for step in curve if "agreement" in step.metrics] == [2, 4, 5]
 
 
+def test_a_run_that_another_alarm_stops_is_looked_at_before_it_ends(
+    folders: tuple[Path, Path], pairs: pl.DataFrame, tmp_path: Path
+):
+    stop = GuardConfig(entropy_below=AlarmConfig(limit=100.0, action="stop"), evaluate_every=5)
+    config = CONFIG.model_copy(update={"guard": stop})
+    found = []
+    for number, table in enumerate((pairs, against(pairs))):
+        fitted, curve = fit(folders, tmp_path / f"{number}", config, table)
+        assert len(curve) == 1
+        found.append((looked_at(curve[0]) > 0.5, fitted.metrics["returned_iteration"]))
+    assert sorted(found) == [(False, 0.0), (True, 1.0)]
+
+
 def test_a_run_that_never_agrees_better_than_it_began_returns_the_sft_policy(
     folders: tuple[Path, Path], pairs: pl.DataFrame, tmp_path: Path
 ):
