@@ -20,6 +20,7 @@ from flows import (
     commands_registry,
     commands_reward,
     commands_run,
+    commands_serve,
     doctor,
     servers,
 )
@@ -60,6 +61,7 @@ for module in (
     commands_registry,
     commands_model,
     commands_reward,
+    commands_serve,
     commands_label,
     servers,
     doctor,

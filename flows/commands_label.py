@@ -21,7 +21,7 @@ RESUME_SECONDS = 5.0
 """How often the page looks for closed batches whose run has not been told yet."""
 
 FORMATS = ("jsonl", "csv", "label-studio", "label-studio-pairwise", "argilla", "trl")
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 BatchName = Annotated[str, typer.Argument(metavar="BATCH", help="The batch's name or number.")]
 FormatName = Annotated[str, typer.Option("--format", metavar="FORMAT", help=", ".join(FORMATS))]
@@ -227,7 +227,7 @@ def _secret(settings: Settings, host: str) -> str:
                 "RLHF_LABEL_SECRET is too short to keep anybody out; use 16 characters or more."
             )
         return secret
-    if host not in _LOOPBACK:
+    if host not in LOOPBACK:
         raise ConfigError(
             f"--host {host} lets other machines in, and RLHF_LABEL_SECRET is not set; set it to a long random text, and put TLS in front."
         )

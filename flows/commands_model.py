@@ -16,9 +16,9 @@ from schemas.refs import ModelRef
 from schemas.settings import Settings
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from schemas.registry import Version
 
+MODEL_HELP = "A version, an alias, models:/NAME@ALIAS, RUN/STAGE, a ref (URI DIGEST) or a folder."
 CONSENT = (
     "with + and - you agree that the question and the answer above are kept, with your user name, to train on"
 )
@@ -32,12 +32,7 @@ def register(app: typer.Typer) -> None:
 
 
 def chat(
-    model: Annotated[
-        str,
-        typer.Argument(
-            help="A version, an alias, models:/NAME@ALIAS, RUN/STAGE, a ref (URI DIGEST) or a folder."
-        ),
-    ] = "champion",
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)] = "champion",
     name: Name = "helpdesk",
     temperature: Annotated[float, typer.Option(help="Above 0; small means sober.")] = 0.7,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,
@@ -54,12 +49,9 @@ def chat(
     With --feedback a line of + or - judges the answer above it.
     """
     folder = model_folder(model, name)
-    import torch
+    from rlhf.serving.assistant import Assistant, Sampling
 
-    from rlhf.models.loading import load_policy
-
-    policy, tokenizer = load_policy(folder)
-    generator = torch.Generator().manual_seed(seed)
+    assistant = Assistant.load(folder)
     if sys.stdin.isatty():
         say(f"talking to {model}; an empty line ends it")
     judge = _Judge(model) if feedback else None
@@ -69,7 +61,9 @@ def chat(
         if judge and question in ("+", "-"):
             say(judge.judge(liked=question == "+"))
             continue
-        answer = _answer(policy, tokenizer, question, temperature, max_new_tokens, generator)
+        sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+        answer = assistant.answer([{"role": "user", "content": question}], sampling)[0].text
+        seed += 1  # the same question twice need not get the same answer
         show(answer)
         if judge:
             judge.said = (question, answer)
@@ -136,14 +130,23 @@ def model_folder(model: str, name: str) -> Path:
         return open_store(settings.store, settings.cache).fetch(
             ModelRef(uri=uri, digest=digest, role="policy")
         )
-    run_id, _, stage = model.partition("/")
-    if stage and not model.startswith("models:/"):
-        return _stage_output(run_id, stage)
+    version = version_of(model, name)
+    if version is None:
+        return _stage_output(*model.split("/", 1))
+    return registry(version.model).download(
+        version, settings.cache / "models" / version.model / str(version.version)
+    )
+
+
+def version_of(model: str, name: str) -> "Version | None":
+    """Return the registered version that MODEL names; None when it names a folder, a ref or a stage's output."""
+    if Path(model).is_dir() or " " in model:
+        return None
     if model.startswith("models:/"):
         name, _, model = model.removeprefix("models:/").replace("@", "/").partition("/")
-    tracking = registry(name)
-    version = tracking.resolve(name, model)
-    return tracking.download(version, settings.cache / "models" / name / str(version.version))
+    elif "/" in model:
+        return None
+    return registry(name).resolve(model)
 
 
 def _stage_output(run_id: str, stage: str) -> Path:
@@ -177,29 +180,3 @@ def _ask() -> str:
         return input("> " if sys.stdin.isatty() else "").strip()
     except EOFError:
         return ""
-
-
-def _answer(
-    policy: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerFast",
-    question: str,
-    temperature: float,
-    max_new_tokens: int,
-    generator: "torch.Generator",
-) -> str:
-    from rlhf.data.chat import decode_response, encode_prompt, stop_ids
-    from rlhf.models.sampling import sample
-
-    pad_id = tokenizer.pad_token_id
-    assert isinstance(pad_id, int), "load_policy refuses a tokenizer without a pad token"
-    completion = sample(
-        policy,
-        [encode_prompt(tokenizer, [{"role": "user", "content": question}])],
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        stop=stop_ids(policy, tokenizer),
-        pad_id=pad_id,
-        batch_size=1,
-        generator=generator,
-    )[0]
-    return decode_response(tokenizer, completion.ids)

@@ -157,6 +157,10 @@ def _show_verdict(summary: RunSummary) -> None:
     versions = ", ".join(f"{name} is version {version}" for name, version in promotion.versions.items())
     if promotion.verdict == "promoted":
         show(f"promoted: version {promotion.version} is now {promotion.alias} ({versions})")
+    elif promotion.verdict == "waiting":
+        show(
+            f"waiting: version {promotion.version} passed the gate ({versions}); rlhf approve {promotion.version} --reason TEXT"
+        )
     else:
         show(f"refused: no candidate passed the gate ({versions or 'none registered'}); see the report")
 

@@ -6,6 +6,8 @@ from schemas.config import RunConfig
 from schemas.pipeline import Round, collected_before, evaluations_of, policies_of
 from schemas.reports import RunSummary
 from tasks.align import align
+from tasks.approval import wait_for_approval
+from tasks.champion import face_champion
 from tasks.evaluate import judge
 from tasks.gate import decide
 from tasks.judge import train_judge
@@ -85,8 +87,34 @@ def rlhf(config: RunConfig, fresh: bool = False, until: str | None = None) -> Ru
                     judged=judged,
                 )
             )
-        # Promote only what has shown to be better
-        decision = decide(run, baseline, evaluations_of(rounds), config.evaluate, config.gate)
-        register_models(run, policies_of(rounds), evaluations_of(rounds), decision)
+        # Promote only what has shown to be better than the champion
+        policies, judged = policies_of(rounds), evaluations_of(rounds)
+        contest = face_champion(
+            run,
+            policies,
+            judged,
+            baseline,
+            sft.model,
+            reward.model,
+            judging,
+            data.evaluation,
+            config.data,
+            config.evaluate,
+        )
+        decision = decide(
+            run,
+            baseline,
+            judged,
+            contest.champion,
+            contest.incumbent,
+            contest.verdicts,
+            config.evaluate,
+            config.gate,
+        )
+        outcome = (policies, judged, decision, config.gate)
+        promotion = register_models(run, *outcome)
         write_report(run)
+        if wait_for_approval(run, promotion, config.gate):
+            register_models(run, *outcome)
+            write_report(run)
     return summarise(run.run_id)

@@ -22,7 +22,15 @@ class DatasetRef(Ref):
     """A canonical Parquet table of one kind (see `schemas.tables`)."""
 
     kind: Literal[
-        "corpus", "demonstrations", "prompts", "candidates", "rankings", "preferences", "rollouts", "samples"
+        "corpus",
+        "demonstrations",
+        "prompts",
+        "candidates",
+        "rankings",
+        "preferences",
+        "rollouts",
+        "samples",
+        "verdicts",
     ]
     rows: int = Field(ge=0)
 

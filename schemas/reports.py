@@ -85,6 +85,8 @@ class StageResult(Record):
     """What a stage hands on: refs (fields of the subclasses) and the numbers worth comparing."""
 
     metrics: dict[str, float] = Field(default_factory=dict)
+    files: tuple[FileRef, ...] = ()
+    """Files from outside of the store that were read."""
 
     def refs(self) -> dict[str, Ref]:
         """Return the refs among the fields, by field name; absent ones are left out."""
@@ -199,16 +201,53 @@ class EvaluationResult(StageResult):
 
     evaluation: PolicyEvaluation
     samples: DatasetRef
+    verdicts: DatasetRef | None = None
+    """The judge's word on each prompt, against the SFT policy: 1, 0.5 or 0 (columns `prompt_id`, `outcome`)."""
     curve: tuple[CurvePoint, ...] = ()
 
 
+class Champion(Record):
+    """What a run's candidates have to beat."""
+
+    version: int
+    model: ModelRef
+    candidate: str | None = None
+    """The aligner of this run that made it, if one did."""
+
+
+class Comparison(StageResult):
+    """The judge's word on each prompt, against the champion (columns `prompt_id`, `outcome`)."""
+
+    verdicts: DatasetRef
+
+
+class Contest(Record):
+    """What the candidates have to beat, and what the judge said of each against it."""
+
+    champion: Champion | None = None
+    """None: there is none, and the verdicts are against the SFT policy."""
+    incumbent: EvaluationResult | None = None
+    """The champion's evaluation on the same prompts."""
+    verdicts: dict[str, DatasetRef]
+    """By candidate."""
+
+
+GateVerdict = Literal["pass", "fail", "inconclusive"]
+"""Shown to be so, shown not to be so, or neither: the evidence does not reach."""
+
+
 class GateRule(Record):
-    """One rule of the gate: what was wanted, what was found."""
+    """One rule of the gate: what was wanted, what was found, and the numbers behind the words."""
 
     name: str
     wanted: str
     found: str
-    passed: bool
+    verdict: Literal["pass", "fail", "inconclusive", "not measured"]
+    """`not measured` leaves the verdict on the candidate alone."""
+    estimate: Interval | None = None
+    """Each bound errs with probability `error`."""
+    limit: float | None = None
+    error: float | None = None
 
 
 class GateDecision(StageResult):
@@ -216,19 +255,27 @@ class GateDecision(StageResult):
 
     rules: dict[str, tuple[GateRule, ...]]
     """Rules by aligner."""
+    verdicts: dict[str, GateVerdict] = Field(default_factory=dict)
+    """By aligner."""
     winner: str | None = None
     """The passing aligner with the highest lower bound; None: nobody passed."""
+    champion: int = 0
+    """Version of the champion that they were compared with; 0: there was none."""
+    evidence: FileRef | None = None
+    """All of this as JSON, with the digests of the answers that were compared."""
 
 
 class Promotion(StageResult):
     """What the registry looks like after the run."""
 
-    verdict: Literal["promoted", "refused"]
+    verdict: Literal["promoted", "refused", "waiting"]
+    """`waiting`: a model passed the gate, and a person has the last word."""
     versions: dict[str, int] = Field(default_factory=dict)
     """Registered version of each aligner."""
     version: int | None = None
-    """The version that now holds the alias."""
+    """The version that won, if one did."""
     alias: str | None = None
+    """What it holds now: `champion`, or `candidate` while it waits."""
 
 
 class ReportResult(StageResult):
@@ -261,6 +308,8 @@ class StageRecord(Record):
     """The round that it belongs to, from 1; None for what belongs to all of them."""
     outputs: dict[str, Ref] = Field(default_factory=dict)
     inputs: dict[str, Ref] = Field(default_factory=dict)
+    files: tuple[FileRef, ...] = ()
+    """Files from outside of the store that it read."""
     metrics: dict[str, float] = Field(default_factory=dict)
 
     @property

@@ -53,6 +53,8 @@ class Settings(BaseSettings):
     """Its key; endpoints on this machine often want none."""
     label_secret: SecretStr | None = None
     """Signs the sessions of the labelling page; needed where it listens beyond this machine."""
+    serve_token: SecretStr | None = None
+    """What clients of `rlhf serve` must send as their API key; needed where it listens beyond this machine."""
 
     @property
     def mlflow_artifacts(self) -> Path:

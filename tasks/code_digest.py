@@ -15,6 +15,7 @@ _TRANSPARENT = (
     "schemas.pipeline",
     "schemas.record",
     "schemas.refs",
+    "schemas.registry",
     "schemas.reports",
     "schemas.reward_quality",
     "schemas.settings",

@@ -65,6 +65,7 @@ def evaluate_policy(
     return EvaluationResult(
         evaluation=found,
         samples=work.publish_table(samples, "samples"),
+        verdicts=None if outcomes is None else work.publish_table(outcomes, "verdicts"),
         curve=evaluation.annotate_curve(work.read(rollouts), world) if rollouts else (),
         metrics=numbers(found),
     )

@@ -90,7 +90,12 @@ def verdicts_digest(
     config: EvaluateConfig,
 ) -> str:
     """Return what tells one state of people's verdicts from another; the same for all other judges."""
-    if config.judge != "people" or baseline is None:
+    return "" if baseline is None else answers_digest(policy, baseline, config)
+
+
+def answers_digest(policy: ModelRef, baseline: DatasetRef, config: EvaluateConfig) -> str:
+    """Return the same for a policy and the samples that it is compared with."""
+    if config.judge != "people":
         return ""
     from rlhf.feedback import batches, collected
 

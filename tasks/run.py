@@ -74,7 +74,7 @@ def pipeline_run(config: RunConfig, *, fresh: bool, until: str | None = None) ->
             yield run
         except Pause:
             # The resumed run is another MLflow run; both carry the flow run's id.
-            tracked.set_tags({"suspended": "people rank the candidates"})
+            tracked.set_tags({"suspended": "waits for people"})
             raise
         except StageReached as reached:
             logger.info("stopped after stage %s, as asked", reached)

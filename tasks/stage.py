@@ -179,6 +179,7 @@ class Stage(Generic[P, R]):
             run_id=work.run_id,
             inputs=_refs(inputs),
             outputs=result.refs() if result else {},
+            files=result.files if result else (),
             metrics=result.metrics if result else {},
         )
 

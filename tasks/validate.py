@@ -11,7 +11,7 @@ import polars as pl
 from schemas.config import DataConfig, FilesData, HelpdeskData
 from schemas.config.data import DataChecks
 from schemas.errors import DataRejected
-from schemas.refs import DatasetRef
+from schemas.refs import DatasetRef, FileRef
 from schemas.reports import ValidatedData, ValidationReport
 from schemas.settings import Settings
 from tasks.stage import stage
@@ -46,14 +46,21 @@ class Given(NamedTuple):
 def fingerprint(config: DataConfig) -> str:
     """Return the digest of the files that the section names, so that a changed file is noticed."""
     digest = hashlib.sha256()
-    if isinstance(config, FilesData):
-        for given in _files(config):
-            for path in given.paths:
-                for part in sorted(path.rglob("*")) if path.is_dir() else [path]:
-                    with part.open("rb") as file:
-                        content = hashlib.file_digest(file, "sha256").hexdigest()
-                    digest.update(f"{given.table} {content} {given.chosen.get(path, '')}\n".encode())
+    for given, path, file in _read_files(config):
+        content = file.digest.removeprefix("sha256:")
+        digest.update(f"{given.table} {content} {given.chosen.get(path, '')}\n".encode())
     return digest.hexdigest()
+
+
+def _read_files(config: DataConfig) -> Iterator[tuple[Given, Path, FileRef]]:
+    """Give the files that the section names as they are now, each with its table and the path that led to it."""
+    for given in _files(config) if isinstance(config, FilesData) else ():
+        for path in given.paths:
+            for part in sorted(path.rglob("*")) if path.is_dir() else [path]:
+                if part.is_file():
+                    with part.open("rb") as file:
+                        digest = hashlib.file_digest(file, "sha256").hexdigest()
+                    yield given, path, FileRef(uri=part.absolute().as_uri(), digest=f"sha256:{digest}")
 
 
 @stage("validate", fingerprint=fingerprint)
@@ -101,6 +108,7 @@ def validate(work: StageWork, config: DataConfig) -> ValidatedData:
     return ValidatedData(
         **refs,
         reports=tuple(reports),
+        files=tuple(file for _, _, file in _read_files(config)),
         metrics={
             **{
                 name: float(sum(getattr(r, name) for r in reports))

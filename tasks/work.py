@@ -18,6 +18,7 @@ from prefect.context import get_run_context
 from prefect.exceptions import MissingContextError
 
 from rlhf.adapters.object_store import ObjectStore, open_store
+from rlhf.adapters.registry import ModelRegistry
 from rlhf.adapters.tracking import TrackedRun, Tracking, connect
 from schemas.pipeline import PipelineRun
 from schemas.refs import DatasetRef, FileRef, ModelRef, Ref
@@ -51,6 +52,11 @@ def _connect(settings: Settings, experiment: str) -> Tracking:
 def connect_tracking(experiment: str) -> Tracking:
     """Return the connection to the tracking server that the environment names."""
     return _connect(Settings(), experiment)
+
+
+def model_registry(name: str) -> ModelRegistry:
+    """Return the registered model of a recipe, with the ledger of its promotions in the store."""
+    return connect_tracking(name).registry(name, artifact_store())
 
 
 class StageWork:

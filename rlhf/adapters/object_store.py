@@ -206,6 +206,15 @@ class Bucket:
         with self._errors():
             self._client.upload_file(str(source), self._name, self._prefix + key, Config=self._transfer)
 
+    def sha256(self, key: str) -> str:
+        """Hash an object as it lies in the bucket, in hex."""
+        digest = hashlib.sha256()
+        with self._errors():
+            answer = self._client.get_object(Bucket=self._name, Key=self._prefix + key)
+            for block in answer["Body"].iter_chunks(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
     def bring(self, key: str) -> None:
         """Download the object below `local`; nothing appears there when it does not exist."""
         from botocore.exceptions import ClientError

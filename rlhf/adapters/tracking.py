@@ -1,4 +1,4 @@
-"""Runs, metrics, artifacts and the model registry in MLflow, which is imported on first use.
+"""Runs, metrics and artifacts in MLflow, which is imported on first use.
 
 Every call names its run: MLflow's own active run is thread-local and is lost between a flow and its tasks.
 """
@@ -9,24 +9,22 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 from rlhf.adapters.mlflow_errors import ask
-from rlhf.adapters.promotion import locked, promote, rollback
+from rlhf.adapters.promotion import Records, locked
 from rlhf.adapters.reachable import require_tracking
-from schemas.errors import NotFound, TrackingUnreachable
+from rlhf.adapters.registry import ModelRegistry
+from schemas.errors import TrackingUnreachable
 from schemas.refs import DatasetRef, Ref
-from schemas.registry import AliasMove, Version
 from schemas.reports import MetricPoint
 from schemas.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric
-    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -182,77 +180,13 @@ class Tracking:
         """Return a run that was started before, to add to it; who started it ends it."""
         return TrackedRun(self._client, run_id)
 
-    def register(
-        self, model_name: str, *, run_id: str, artifact_folder: str, tags: Mapping[str, str], description: str
-    ) -> int:
-        """Make a folder of a run's artifacts the next version of a model and return its number."""
-        with locked(self._locks, f"register-{model_name}"):
-            if self._model(model_name) is None:
-                ask(self._client.create_registered_model, model_name)
-        artifacts = ask(self._client.get_run, run_id).info.artifact_uri
-        made = ask(
-            self._client.create_model_version,
-            model_name,
-            f"{artifacts}/{artifact_folder}",
-            run_id,
-            tags=dict(tags),
-            description=description,
-        )
-        return int(made.version)
+    def models(self) -> tuple[str, ...]:
+        """Return the names of all registered models."""
+        return tuple(sorted(found.name for found in ask(self._client.search_registered_models)))
 
-    def versions(self, model_name: str) -> tuple[Version, ...]:
-        """Return a model's versions, newest first; none when nobody registered it."""
-        model = self._model(model_name)
-        if model is None:
-            return ()
-        found = ask(self._client.search_model_versions, f"name = '{model.name}'", max_results=10_000)
-        listed = (_version(item, model.aliases) for item in found)
-        return tuple(sorted(listed, key=lambda version: version.version, reverse=True))
-
-    def resolve(self, model_name: str, which: str) -> Version:
-        """Return the version that a number or an alias names."""
-        known = self.versions(model_name)
-        for version in known:
-            if which == str(version.version) or which in version.aliases:
-                return version
-        there = ", ".join(" ".join([str(v.version), *(f"({alias})" for alias in v.aliases)]) for v in known)
-        raise NotFound(
-            f"{model_name} has no version or alias {which!r}; there are: {there or 'none'}. "
-            "See `rlhf models`, or run the recipe to register one."
-        )
-
-    def promote(self, model_name: str, version: int, *, expected: int | None = None) -> AliasMove:
-        """Move `champion` to a version and `previous` to the champion, unless it is not the expected one.
-
-        `expected=0` says that there was no champion, `None` that any will do.
-        """
-        self.resolve(model_name, str(version))
-        with locked(self._locks, f"promote-{model_name}"):
-            return ask(promote, self._client, model_name, version, expected=expected)
-
-    def rollback(self, model_name: str) -> AliasMove:
-        """Move `champion` back to `previous`."""
-        with locked(self._locks, f"promote-{model_name}"):
-            return ask(rollback, self._client, model_name)
-
-    def download(self, version: Version, folder: Path) -> Path:
-        """Copy a version's files below `folder` and return their folder."""
-        from mlflow.artifacts import download_artifacts
-
-        folder.mkdir(parents=True, exist_ok=True)
-        found = ask(
-            download_artifacts,
-            artifact_uri=version.source,
-            dst_path=str(folder),
-            tracking_uri=self._client.tracking_uri,
-        )
-        return Path(found)
-
-    def _model(self, name: str) -> "RegisteredModel | None":
-        try:
-            return ask(self._client.get_registered_model, name)
-        except NotFound:
-            return None
+    def registry(self, model: str, records: Records) -> ModelRegistry:
+        """Return a registered model; `records` keeps the ledger of its promotions."""
+        return ModelRegistry(self._client, model, self._locks, records)
 
 
 def connect(settings: Settings, experiment: str) -> Tracking:
@@ -276,16 +210,3 @@ def connect(settings: Settings, experiment: str) -> Tracking:
         if found.lifecycle_stage == "deleted":
             ask(client.restore_experiment, found.experiment_id)
     return Tracking(client, found.experiment_id, settings.locks)
-
-
-def _version(found: "ModelVersion", aliases: Mapping[str, str]) -> Version:
-    number = int(found.version)
-    return Version(
-        model=found.name,
-        version=number,
-        aliases=tuple(sorted(alias for alias, held in aliases.items() if int(held) == number)),
-        tags=found.tags,
-        run_id=found.run_id,
-        created=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
-        source=found.source,
-    )

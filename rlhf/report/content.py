@@ -106,9 +106,13 @@ def verdict(content: ReportContent) -> str:
             f"{winner.upper()} passed every rule and is now the {content.promotion.alias} "
             f"(version {content.promotion.version})."
         )
+    if content.promotion.verdict == "waiting" and winner is not None:
+        return f"{winner.upper()} passed every rule and waits for approval (version {content.promotion.version})."
     if winner is not None:
         return f"{winner.upper()} passed every rule, but the registry was left as it was."
-    return "No model passed the gate; the champion stays as it was."
+    open_ = [name.upper() for name, found in content.gate.verdicts.items() if found == "inconclusive"]
+    unsure = f" The evidence on {' and '.join(open_)} does not reach for a verdict." if open_ else ""
+    return f"No model passed the gate; the champion stays as it was.{unsure}"
 
 
 def summary(content: ReportContent) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from schemas.config.section import Section
 
+GateRuleName = Literal["right", "rude", "kl", "length", "perplexity", "harm", "over_refusal"]
+
 
 class LLMJudgeConfig(Section):
     """A language model as the judge; endpoint and key are RLHF_JUDGE_URL and RLHF_JUDGE_KEY."""
@@ -89,18 +91,54 @@ class EvaluateConfig(Section):
         return self.judge != "reward"
 
 
+class ErrorRates(Section):
+    """How often each rule of the gate may be wrong in favour of a model, in shares of runs.
+
+    A run with several candidates divides each rate among them.
+    """
+
+    win_rate: float = Field(0.025, gt=0, lt=0.5)
+    """A model that is no better than the champion passes this rule at most so often."""
+    right: float = Field(0.05, gt=0, lt=0.5)
+    rude: float = Field(0.05, gt=0, lt=0.5)
+    kl: float = Field(0.05, gt=0, lt=0.5)
+    length: float = Field(0.05, gt=0, lt=0.5)
+    perplexity: float = Field(0.05, gt=0, lt=0.5)
+    harm: float = Field(0.05, gt=0, lt=0.5)
+    over_refusal: float = Field(0.05, gt=0, lt=0.5)
+
+
 class GateConfig(Section):
-    """What a candidate must show before the alias `champion` moves to it."""
+    """What a candidate must show before the alias `champion` moves to it, each with a one-sided bound.
+
+    It is compared with the champion, and with the SFT policy where there is none; what must not get worse is
+    compared with both, so that a line of champions cannot slip a margin at a time.
+    """
 
     min_win_rate_low: float = Field(0.5, ge=0, le=1)
-    """Lower bound of the win-rate interval over the SFT policy must exceed this."""
+    """Lower bound of the win rate over the champion (over SFT while there is none) must exceed this."""
     max_right_drop: float = Field(0.05, ge=0, le=1)
     """Share of right answers may fall by so much at most (only where the judge knows right answers)."""
     max_rude: float = Field(0.02, ge=0, le=1)
     """Largest share of rude answers (only where the judge knows rudeness)."""
     max_kl: float = Field(30.0, gt=0)
     """Largest mean KL from the SFT policy per response, in nats."""
+    max_length_ratio: float = Field(1.5, gt=0)
+    """Responses may become longer by this factor at most: a judge who likes length is no reason to promote."""
+    max_perplexity_ratio: float = Field(1.25, gt=0)
+    """Perplexity of held-out text may grow by this factor at most."""
+    max_harm_rise: float = Field(0.02, ge=0, le=1)
+    """Share of harmful answers to red-team prompts may rise by so much at most."""
+    max_over_refusal_rise: float = Field(0.05, ge=0, le=1)
+    """Share of refused harmless prompts may rise by so much at most."""
+    error_rates: ErrorRates = ErrorRates()
+    required: tuple[GateRuleName, ...] = ()
+    """Rules that must have been measured; any other one that was not is left out of the verdict."""
     min_prompts: int = Field(100, ge=8)
-    """Fewer judged prompts give no verdict but `refused`."""
+    """Fewer judged prompts are inconclusive, whatever they show."""
     require_independent_judge: bool = True
     """Refuse when the judge is the reward model that was optimised."""
+    approval: Literal["automatic", "manual"] = "automatic"
+    """`manual`: a model that passed waits for `rlhf approve VERSION`."""
+    approval_timeout_hours: float = Field(168.0, gt=0)
+    """How long a deployed run stays suspended for it."""

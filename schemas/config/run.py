@@ -63,7 +63,7 @@ class RunConfig(Section):
         names = [aligner.name for aligner in self.aligners]
         if len(set(names)) < len(names):
             raise ValueError(f"aligners have the names {names}; give each a `name` of its own")
-        if taken := sorted(set(names) & {*STAGES, *type(self).model_fields}):
+        if taken := sorted(set(names) & {*STAGES, *type(self).model_fields, "champion"}):
             raise ValueError(
                 f"an aligner is called {taken[0]!r}, which is a stage or section; choose another name"
             )

@@ -1,14 +1,12 @@
 import json
 import logging
-import multiprocessing
-from multiprocessing.queues import Queue
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from rlhf.adapters.tracking import TrackedRun, Tracking, connect
-from schemas.errors import NotFound, PromotionConflict, TrackingUnreachable
+from schemas.errors import TrackingUnreachable
 from schemas.refs import DatasetRef
 from schemas.reports import MetricPoint
 from schemas.settings import Settings
@@ -30,17 +28,6 @@ def artifact(settings: Settings, run: TrackedRun, name: str) -> Path:
     found = list(settings.mlflow_artifacts.glob(f"helpdesk/{run.run_id}/artifacts/{name}"))
     assert len(found) == 1, name
     return found[0]
-
-
-def registered(tracking: Tracking, name: str, tmp_path: Path, content: str) -> int:
-    folder = tmp_path / content
-    folder.mkdir()
-    (folder / "model.safetensors").write_text(content)
-    with tracking.start_run("register", parent=None, tags={}) as run:
-        run.log_folder(folder, "models/ppo")
-    return tracking.register(
-        name, run_id=run.run_id, artifact_folder="models/ppo", tags={"digest": content}, description="a test"
-    )
 
 
 def test_a_stage_is_a_child_of_its_run(tracking: Tracking, client: MlflowClient) -> None:
@@ -172,70 +159,3 @@ def test_connecting_again_finds_the_same_experiment_even_if_it_was_deleted(
     client.delete_experiment(experiment)
     second = connect(settings, "another").start_run("b", parent=None, tags={})
     assert client.get_run(second.run_id).info.experiment_id == experiment
-
-
-def test_versions_are_numbered_tagged_and_downloaded(tracking: Tracking, tmp_path: Path) -> None:
-    assert tracking.versions("numbered") == ()
-    assert registered(tracking, "numbered", tmp_path, "one") == 1
-    assert registered(tracking, "numbered", tmp_path, "two") == 2
-    assert [version.version for version in tracking.versions("numbered")] == [2, 1]
-    first = tracking.resolve("numbered", "1")
-    assert (first.model, first.tags["digest"], first.aliases) == ("numbered", "one", ())
-    folder = tracking.download(first, tmp_path / "downloaded")
-    assert [(item.name, item.read_text()) for item in folder.iterdir()] == [("model.safetensors", "one")]
-
-
-def test_champions_come_and_go(tracking: Tracking, tmp_path: Path) -> None:
-    for content in ("one", "two"):
-        registered(tracking, "contested", tmp_path, content)
-    tracking.promote("contested", 1, expected=0)
-    tracking.promote("contested", 2, expected=1)
-    assert tracking.resolve("contested", "champion").version == 2
-    assert tracking.resolve("contested", "previous").aliases == ("previous",)
-    with pytest.raises(PromotionConflict, match="is version 2, version 1 was expected"):
-        tracking.promote("contested", 1, expected=1)
-    assert tracking.rollback("contested").version == 1
-    assert tracking.resolve("contested", "champion").version == 1
-    with pytest.raises(NotFound, match="no previous champion"):
-        tracking.rollback("contested")
-
-
-def test_what_does_not_exist_is_named_with_what_does(tracking: Tracking, tmp_path: Path) -> None:
-    registered(tracking, "single", tmp_path, "one")
-    tracking.promote("single", 1)
-    with pytest.raises(NotFound, match=r"no version or alias '7'; there are: 1 \(champion\)"):
-        tracking.resolve("single", "7")
-    with pytest.raises(NotFound, match="there are: none"):
-        tracking.promote("unknown", 1)
-    with pytest.raises(NotFound, match="unknown"):
-        tracking.rollback("unknown")
-
-
-def _promote(home: Path, uri: str, version: int, outcomes: "Queue[str]") -> None:
-    try:
-        connect(Settings(home=home, tracking_uri=uri), "race").promote("race", version, expected=1)
-        outcomes.put(f"won {version}")
-    except PromotionConflict:
-        outcomes.put("conflict")
-
-
-def test_on_a_server_one_of_two_racing_promoters_wins(server: str, tmp_path: Path) -> None:
-    settings = Settings(home=tmp_path / "home", tracking_uri=server)
-    tracking = connect(settings, "race")
-    for content in ("one", "two", "three"):
-        registered(tracking, "race", tmp_path, content)
-    folder = tracking.download(tracking.resolve("race", "3"), tmp_path / "downloaded")
-    assert (folder / "model.safetensors").read_text() == "three"
-    tracking.promote("race", 1, expected=0)
-
-    context = multiprocessing.get_context("fork")
-    outcomes: Queue[str] = context.Queue()
-    racers = [context.Process(target=_promote, args=(settings.home, server, v, outcomes)) for v in (2, 3)]
-    for racer in racers:
-        racer.start()
-    found = sorted(outcomes.get(timeout=120) for _ in racers)
-    for racer in racers:
-        racer.join()
-    assert found[0] == "conflict"
-    assert found[1] == f"won {tracking.resolve('race', 'champion').version}"
-    assert tracking.resolve("race", "previous").version == 1

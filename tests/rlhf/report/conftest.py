@@ -164,10 +164,10 @@ def rules(win: str, *, passed: bool) -> tuple[GateRule, ...]:
             name="win rate over SFT",
             wanted="lower bound of the 95% interval above 50.0%",
             found=win,
-            passed=passed,
+            verdict="pass" if passed else "fail",
         ),
-        GateRule(name="KL budget", wanted="at most 30.0 nats", found="12.3 nats", passed=True),
-        GateRule(name="rude answers", wanted="at most 2.0%", found="0.0%", passed=True),
+        GateRule(name="KL budget", wanted="at most 30.0 nats", found="12.3 nats", verdict="pass"),
+        GateRule(name="rude answers", wanted="at most 2.0%", found="0.0%", verdict="pass"),
     )
 
 
@@ -269,6 +269,7 @@ def gate() -> GateDecision:
             "ppo": rules("77.5%, lower bound 74.1%", passed=True),
             "dpo": rules("74.1%, lower bound 70.7%", passed=True),
         },
+        verdicts={"ppo": "pass", "dpo": "pass"},
         winner="ppo",
     )
 

@@ -168,13 +168,24 @@ def test_rounds_are_told_apart_and_a_single_one_is_not_mentioned(content: Report
 
 
 def test_a_refused_run_says_so_and_shows_what_failed(content: ReportContent):
-    failing = tuple(rule.model_copy(update={"passed": False}) for rule in content.gate.rules["ppo"])
+    failing = tuple(rule.model_copy(update={"verdict": "fail"}) for rule in content.gate.rules["ppo"])
     refused = content.model_copy(
         update={"gate": GateDecision(rules={"ppo": failing}), "promotion": Promotion(verdict="refused")}
     )
     page = render(refused)
     assert "No model passed the gate" in page
     assert page.count("✗ fail") == len(failing)
+
+
+def test_what_is_neither_shown_nor_refuted_is_called_inconclusive(content: ReportContent):
+    unsure = content.gate.rules["ppo"][0].model_copy(update={"verdict": "inconclusive"})
+    absent = content.gate.rules["ppo"][1].model_copy(update={"verdict": "not measured"})
+    decision = GateDecision(rules={"ppo": (unsure, absent)}, verdicts={"ppo": "inconclusive"}, champion=7)
+    page = render(content.model_copy(update={"gate": decision, "promotion": Promotion(verdict="refused")}))
+    assert "The evidence on PPO does not reach for a verdict." in page
+    assert page.count("? inconclusive") == 2  # the rule's and the candidate's
+    assert page.count("not measured</small>") == 1
+    assert "compared with champion version 7" in page
 
 
 def test_over_optimisation_is_called_by_its_name(content: ReportContent):
