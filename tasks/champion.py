@@ -3,8 +3,7 @@
 from schemas.config import DataConfig, EvaluateConfig
 from schemas.pipeline import PipelineRun
 from schemas.refs import DatasetRef, ModelRef
-from schemas.registry import Champion
-from schemas.reports import Comparison, Contest, EvaluationResult, HeldOut, PolicyResult
+from schemas.reports import Champion, Comparison, Contest, EvaluationResult, HeldOut, PolicyResult
 from tasks.evaluate import evaluate_policy
 from tasks.judge import answers_digest, choose
 from tasks.stage import stage
