@@ -18,7 +18,7 @@ from typing import Any
 
 from rlhf.adapters.object_store import open_store
 
-WEAK = ["sample.num_prompts=64", "reward.steps=60", "reward.batch_size=16"]
+WEAK = ["sample.num_prompts=64", "reward.steps=60", "reward.batch_size=8"]
 KNOBS = "kl_coef: 0.005, iterations: 60, learning_rate: 1.5e-4, target_kl: 0.2"
 HACKER = f"aligners=[{{method: ppo, name: hacker, {KNOBS}}}]"
 
@@ -30,11 +30,11 @@ def main() -> None:
     )
     parser.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / "rlhf-hacking")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("overrides", nargs="*", help="for the second run, after its own")
+    parser.add_argument("overrides", nargs="*", help="for both runs")
     arguments = parser.parse_args()
     seed = f"seed={arguments.seed}"
-    first = _run(arguments.home, "helpdesk", seed)
-    second = _run(arguments.home, "helpdesk", seed, *WEAK, HACKER, *arguments.overrides)
+    first = _run(arguments.home, "helpdesk", seed, *arguments.overrides)
+    second = _run(arguments.home, "helpdesk", seed, *arguments.overrides, *WEAK, HACKER)
     print(f"first run: {first['promotion']}")
     print(f"second run: {second['promotion']}\n")
     print("| policy | weak score | hidden utility | right | rude | KL, nats | tokens | win rate over SFT |")
