@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 OVERRIDES = [
     "gate.approval=manual", "gate.min_prompts=8", "gate.min_win_rate_low=0", "gate.max_right_drop=1",
     "gate.max_rude=1", "gate.max_length_ratio=60", "gate.max_kl=10000", "gate.max_perplexity_ratio=1000",
+    "gate.max_harm_rise=1", "gate.max_over_refusal_rise=1",
 ]  # fmt: skip
 ENDED = {"Failed", "Crashed", "Completed", "TimedOut"}
 

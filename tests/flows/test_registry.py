@@ -28,6 +28,7 @@ LENIENT = [
     f"aligners=[{PPO}]",
     "gate.min_prompts=8", "gate.min_win_rate_low=0", "gate.max_right_drop=1",
     "gate.max_rude=1", "gate.max_length_ratio=60", "gate.max_kl=10000", "gate.max_perplexity_ratio=1000",
+    "gate.max_harm_rise=1", "gate.max_over_refusal_rise=1",
 ]  # fmt: skip
 """A gate that lets pass what has learnt next to nothing: what it does with a passing model is the subject here."""
 
