@@ -224,7 +224,8 @@ def test_measures_on_other_prompts_are_compared_by_their_intervals(
     sft: dict[str, Any], found: dict[str, Any], verdict: str
 ):
     reference: dict[Reference, ShownWith] = {"SFT": Shown(answers(), **sft)}
-    judged, _ = decide({"ppo": Shown(answers(BETTER), **found)}, reference, DEFAULT, EvaluateConfig())
+    config = GateConfig(max_harm_rise=0.02, max_over_refusal_rise=0.05)
+    judged, _ = decide({"ppo": Shown(answers(BETTER), **found)}, reference, config, EvaluateConfig())
     assert judged["ppo"].verdict == verdict
 
 
