@@ -39,7 +39,7 @@ SIZES = {
 }  # fmt: skip
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "identical": {},
-    "recommended": {"shared_trunk": True, "micro_batch_tokens": 1024},
+    "recommended": {"shared_trunk": True},
 }
 
 

@@ -8,6 +8,7 @@ RLHFError                   exit 1: the work failed (infrastructure, training)
 ├── PromotionConflict       the alias moved while a promotion was under way
 ├── FeedbackUnreachable     the feedback database does not answer
 ├── JudgeUnreachable        the endpoint of the LLM judge gives no verdicts
+├── SamplerUnreachable      the server that draws PPO's responses does not answer
 ├── TrainingDiverged        a loss or a weight is no longer finite
 └── UserError               exit 2: the input is wrong; running again will not help
     ├── ConfigError         an unknown key, a wrong type, values that contradict each other
@@ -52,6 +53,10 @@ class FeedbackUnreachable(RLHFError, ConnectionError):
 
 class JudgeUnreachable(RLHFError, ConnectionError):
     """The endpoint of the LLM judge gives no verdicts."""
+
+
+class SamplerUnreachable(RLHFError, ConnectionError):
+    """The server that draws PPO's responses does not answer."""
 
 
 class TrainingDiverged(RLHFError, ArithmeticError):

@@ -20,8 +20,14 @@ def train_ppo(
 
     `held_out` are the pairs that the reward model was not trained on.
     """
+    from rlhf.models.sampling import Sampler, sample
     from rlhf.training import ppo
 
+    sampler: Sampler = sample
+    if config.vllm_url is not None:
+        from rlhf.training.vllm import VLLMSampler
+
+        sampler = VLLMSampler.connect(config.vllm_url, device=work.precision.device)
     out = work.folder / "model"
     fitted = ppo.fit(
         work.fetch(sft),
@@ -34,6 +40,7 @@ def train_ppo(
         out=out,
         preferences=work.read(held_out),
         checkpoints=work.checkpoints,
+        sampler=sampler,
     )
     return PolicyResult(
         model=work.publish_model(out, "policy"),

@@ -1,22 +1,26 @@
 """Prompts and responses side by side: one layout for the policy, the reference and the critic.
 
-Shapes: B responses, T response tokens, L prompt + response tokens, V vocabulary, D hidden width. Prompts are padded on the
-left and responses on the right, so that all responses begin in one column and logits are computed there only.
+Shapes: B responses, T response tokens, L prompt + response tokens, R response tokens of all responses together, V vocabulary,
+D hidden width. Prompts are padded on the left and responses on the right, so that all responses begin in one column. Models
+that can read the same without its padding, in one packed row. Logits are computed where responses are, and nowhere else.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rlhf.algorithms.logprobs import policy_logits, token_logprobs
+from rlhf.algorithms.logprobs import token_logprobs
 from rlhf.algorithms.masks import length_mask
+from rlhf.models.packing import Packed, filled_up, pack, packs
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ResponseBatch:
     """Prompts with their responses; the last T input columns are the states of the T choices."""
 
@@ -29,6 +33,49 @@ class ResponseBatch:
     responses_BT: Tensor
     mask_BT: Tensor
     """True where a response token is."""
+
+    @cached_property
+    def packed(self) -> Packed:
+        """The inputs without their padding."""
+        return pack(self.inputs_BL, self.attention_BL)
+
+    @cached_property
+    def states(self) -> Tensor:
+        """Places (R and fillings,) in the packed row of the states in which the response tokens were chosen."""
+        places_BL = self.attention_BL.flatten().cumsum(0).view_as(self.attention_BL) - 1
+        return filled_up(places_BL[:, -self.mask_BT.shape[1] :][self.mask_BT])
+
+    @cached_property
+    def tokens(self) -> Tensor:
+        """The response tokens (R,), end to end."""
+        return self.responses_BT[self.mask_BT]
+
+    def inputs_of(self, model: nn.Module) -> dict[str, Any]:
+        """Return the arguments of a forward pass, packed for a model that can read that."""
+        if packs(model):
+            return self.packed.inputs()
+        return {
+            "input_ids": self.inputs_BL,
+            "attention_mask": self.attention_BL,
+            "position_ids": self.positions_BL,
+            "use_cache": False,
+        }
+
+    def columns_of(self, model: nn.Module) -> Tensor:
+        """Return the columns of those inputs whose outputs matter."""
+        if packs(model):
+            return self.states
+        width, num_tokens = self.inputs_BL.shape[1], self.mask_BT.shape[1]
+        return torch.arange(width - num_tokens, width, device=self.inputs_BL.device)
+
+    def flat(self, output: Tensor) -> Tensor:
+        """Return (R, ...) of the output (B, T, ...) of those columns, or (1, R and fillings, ...) of packed ones."""
+        packed = output.shape[:2] != self.mask_BT.shape
+        return output[0, : len(self.tokens)] if packed else output[self.mask_BT]
+
+    def spread(self, values_R: Tensor) -> Tensor:
+        """Return the values (B, T) of the response tokens, 0 in the padding."""
+        return values_R.new_zeros(self.mask_BT.shape).masked_scatter(self.mask_BT, values_R)
 
 
 def pad_left(
@@ -66,35 +113,22 @@ def collate(
     )
 
 
-def response_logits(model: nn.Module, batch: ResponseBatch, *, temperature: float, pad_id: int) -> Tensor:
-    """Return the fp32 logits (B, T, V) of the distributions of the batch's response tokens."""
-    return policy_logits(raw_logits(model, batch), temperature=temperature, pad_id=pad_id)
-
-
 def score_tokens(model: nn.Module, batch: ResponseBatch, *, temperature: float, pad_id: int) -> Tensor:
-    """Return the log-probabilities (B, T) of the batch's response tokens, in nats."""
-    return token_logprobs(
-        response_logits(model, batch, temperature=temperature, pad_id=pad_id), batch.responses_BT
-    )
+    """Return the log-probabilities (B, T) of the batch's response tokens, in nats; 0 in the padding."""
+    logits_RV = response_logits(model, batch)
+    return batch.spread(token_logprobs(logits_RV, batch.tokens, temperature=temperature, pad_id=pad_id))
 
 
-def raw_logits(model: nn.Module, batch: ResponseBatch) -> Tensor:
-    """Return the model's own logits (B, T, V) where responses are, and nowhere else."""
-    output = model(
-        input_ids=batch.inputs_BL,
-        attention_mask=batch.attention_BL,
-        position_ids=batch.positions_BL,
-        use_cache=False,
-        logits_to_keep=batch.responses_BT.shape[1],
-    )
-    logits_BTV: Tensor = output.logits
-    return logits_BTV
+def response_logits(model: nn.Module, batch: ResponseBatch) -> Tensor:
+    """Return the model's own logits (R, V) of the distributions of the response tokens, end to end."""
+    output = model(**batch.inputs_of(model), logits_to_keep=batch.columns_of(model))
+    return batch.flat(output.logits)
 
 
 def logits_and_hidden(model: PreTrainedModel | PeftModel, batch: ResponseBatch) -> tuple[Tensor, Tensor]:
-    """Return the model's own logits (B, T, V) and the hidden states (B, T, D) that they are computed from."""
+    """Return the model's own logits (R, V) and the hidden states (R, D) that they are computed from."""
     kept: list[Tensor] = []
     # What enters the output layer is the same thing in every architecture; the names on the way differ.
     with model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0])):
-        logits_BTV = raw_logits(model, batch)
-    return logits_BTV, kept[0]
+        logits_RV = response_logits(model, batch)
+    return logits_RV, batch.flat(kept[0])

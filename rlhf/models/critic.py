@@ -1,6 +1,6 @@
 """The critic foresees the return: a copy of the reward model, or a head on the policy's own trunk.
 
-Shapes: B responses, T response tokens, D hidden width.
+Shapes: B responses, T response tokens, R response tokens of all responses together, D hidden width.
 """
 
 from pathlib import Path
@@ -45,16 +45,11 @@ class Critic(nn.Module):
         return critic
 
     def forward(self, batch: ResponseBatch) -> Tensor:
-        """Return the value (B, T) of the state in which each response token was chosen, in fp32."""
-        hidden_BLD = self.model.base_model(
-            input_ids=batch.inputs_BL,
-            attention_mask=batch.attention_BL,
-            position_ids=batch.positions_BL,
-            use_cache=False,
-        ).last_hidden_state
+        """Return the value (B, T) of the state in which each response token was chosen, in fp32; 0 in the padding."""
+        hidden_BLD = self.model.base_model(**batch.inputs_of(self.model)).last_hidden_state
         head = self.model.get_submodule("score")
-        raw_BT: Tensor = head(hidden_BLD[:, -batch.responses_BT.shape[1] :]).squeeze(-1)
-        return (raw_BT.float() - self.mean) / self.std
+        raw_R = batch.flat(head(hidden_BLD[:, batch.columns_of(self.model)])).squeeze(-1)
+        return batch.spread((raw_R.float() - self.mean) / self.std)
 
 
 class ValueHead(nn.Module):
@@ -66,7 +61,7 @@ class ValueHead(nn.Module):
         nn.init.zeros_(self.score.weight)
         nn.init.zeros_(self.score.bias)
 
-    def forward(self, hidden_BTD: Tensor) -> Tensor:
-        """Return the value (B, T) of each state, in fp32."""
-        values_BT: Tensor = self.score(hidden_BTD).squeeze(-1)
-        return values_BT
+    def forward(self, hidden_RD: Tensor) -> Tensor:
+        """Return the value (R,) of each state, in fp32."""
+        values_R: Tensor = self.score(hidden_RD).squeeze(-1)
+        return values_R

@@ -1,5 +1,7 @@
 """Threads and number type: measured, because both can change speed several times over on a CPU."""
 
+import ctypes
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,6 +21,10 @@ _ROWS, _INNER, _OUTER = 2048, 128, 512
 _REPEATS = 9
 _WORTH_MORE_THREADS = 1.3
 """Threads that gain less than this stay off: they cost more as soon as anything else wants a core."""
+
+
+_MALLOC = {-1: 2**30, -3: 2**25}
+"""M_TRIM_THRESHOLD: bytes that are kept. M_MMAP_THRESHOLD: size from which a block is the kernel's (the largest allowed)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +48,20 @@ def choose(compute: ComputeConfig) -> Precision:
 
 
 def apply(precision: Precision) -> None:
-    """Use the threads of an earlier choice in this process."""
+    """Use the threads of an earlier choice in this process, and let it keep the memory that tensors give back."""
     torch.set_num_threads(precision.threads)
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Have glibc, where that is the C library, keep freed memory for the next tensor instead of returning it.
+
+    Otherwise each training step asks the kernel for its activations anew, page by page, and waits for it.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for parameter, size in _MALLOC.items():
+            mallopt(parameter, size)
 
 
 def autocast(precision: Precision) -> AbstractContextManager[None]:

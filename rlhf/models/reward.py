@@ -18,6 +18,7 @@ from rlhf.algorithms.ensembles import combine
 from rlhf.algorithms.masks import length_mask
 from rlhf.models.adapters import TRUNK, adapter_name, load_adapters, save_adapters, saved_adapters
 from rlhf.models.loading import attach_lora, load_weights, merge, peft_config
+from rlhf.models.packing import pack, packs
 from schemas.config.models import LoraConfig
 from schemas.config.reward import EnsembleScoring
 from schemas.errors import ModelNotUsable
@@ -146,12 +147,17 @@ class RewardModel:
 
         With adapters it is the active one's score (B, 1). What fills the right side does not matter: causal attention never looks there.
         """
-        hidden_BLD = self.backbone(
-            input_ids=ids_BL, attention_mask=length_mask(lengths_B, ids_BL.shape[1]), use_cache=False
-        ).last_hidden_state
-        scores_BM: Tensor = self.head(
-            hidden_BLD[torch.arange(len(ids_BL), device=ids_BL.device), lengths_B - 1]
-        )
+        attention_BL = length_mask(lengths_B, ids_BL.shape[1])
+        if packs(self.model):
+            packed = pack(ids_BL, attention_BL)
+            hidden_1ND = self.backbone(**packed.inputs()).last_hidden_state
+            last_BD = hidden_1ND[0, lengths_B.cumsum(0) - 1]
+        else:
+            hidden_BLD = self.backbone(
+                input_ids=ids_BL, attention_mask=attention_BL, use_cache=False
+            ).last_hidden_state
+            last_BD = hidden_BLD[torch.arange(len(ids_BL), device=ids_BL.device), lengths_B - 1]
+        scores_BM: Tensor = self.head(last_BD)
         return scores_BM
 
     @torch.no_grad()

@@ -5,14 +5,18 @@ Shapes: B live responses, T response tokens, L prompt + response tokens. Any tra
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from rlhf.algorithms.logprobs import inverse_cdf, policy_logits, token_logprobs
+from rlhf.algorithms.logprobs import inverse_cdf, policy_logits
 from rlhf.models.batches import collate, pad_left, positions, score_tokens
 from rlhf.models.cache import with_room
 from schemas.errors import ModelNotUsable
+
+_ROWS = 8
+"""A batch shrinks by so many rows at a time: a product of a new size costs more than the rows that it saves."""
 
 OnToken = Callable[[int, int], None]
 """Called with the prompt's index and the token id, as soon as a token is drawn."""
@@ -28,6 +32,28 @@ class Completion:
     """Log-probability of each id under the tempered distribution it was drawn from, in nats."""
     finished: bool
     """True if a stop id ended it, False if the token limit did."""
+
+
+class Sampler(Protocol):
+    """Whatever draws one response per prompt, in order, from the model as it is now; `sample` is one.
+
+    It draws from the tempered distribution without the pad id, cut off nowhere else. A stop id ends a response and
+    belongs to it. Equal generators give equal responses.
+    """
+
+    def __call__(
+        self,
+        model: nn.Module,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        stop: frozenset[int],
+        pad_id: int,
+        batch_size: int,
+        generator: torch.Generator,
+    ) -> list[Completion]:
+        """Return the responses; `batch_size` prompts are worked on at a time."""
 
 
 @torch.no_grad()
@@ -104,15 +130,16 @@ def _decode(
     ids_BL, attention_BL = pad_left(prompts, pad_id=pad_id, device=device)
     positions_BL = positions(attention_BL)
     uniforms_BT = uniforms_BT.to(device)
-    stops = torch.tensor(sorted(stop), device=device)
+    # Where nothing is padded, no mask has to be made for each token.
+    attention = None if bool(attention_BL.all()) else attention_BL
     tokens: list[list[int]] = [[] for _ in prompts]
     logprobs: list[list[float]] = [[] for _ in prompts]
-    live = list(range(len(prompts)))
+    live: list[int | None] = list(range(len(prompts)))
     cache = None
     for step in range(uniforms_BT.shape[1]):
         output = model(
             input_ids=ids_BL,
-            attention_mask=attention_BL,
+            attention_mask=attention,
             position_ids=positions_BL,
             past_key_values=cache,
             use_cache=True,
@@ -122,28 +149,38 @@ def _decode(
             cache = output.past_key_values
             with_room(cache)
         logits_BV = policy_logits(output.logits[:, -1], temperature=temperature, pad_id=pad_id)
-        drawn_B = inverse_cdf(logits_BV, uniforms_BT[:, step])
-        logprobs_B = token_logprobs(logits_BV[:, None], drawn_B[:, None]).squeeze(1)
+        drawn_B, logprobs_B = inverse_cdf(logits_BV, uniforms_BT[:, step])
         for row, token, logprob in zip(live, drawn_B.tolist(), logprobs_B.tolist(), strict=True):
-            tokens[row].append(token)
-            logprobs[row].append(logprob)
-            if on_token is not None:
-                on_token(row, token)
-        going_B = (~torch.isin(drawn_B, stops)).nonzero().squeeze(1)
-        if len(going_B) < len(live):  # finished rows leave the batch: they cost nothing from here on
-            if not len(going_B):
-                break
-            live = [live[index] for index in going_B.tolist()]
-            cache.batch_select_indices(going_B)
-            uniforms_BT, attention_BL = uniforms_BT[going_B], attention_BL[going_B]
-            drawn_B, positions_BL = drawn_B[going_B], positions_BL[going_B]
+            if row is not None:
+                tokens[row].append(token)
+                logprobs[row].append(logprob)
+                if on_token is not None:
+                    on_token(row, token)
+        live = [row if row is not None and tokens[row][-1] not in stop else None for row in live]
+        kept = _kept(live)
+        if not kept:
+            break
+        if len(kept) < len(live):
+            live = [live[index] for index in kept]
+            kept_B = torch.tensor(kept, device=device)
+            cache.batch_select_indices(kept_B)
+            uniforms_BT, drawn_B, positions_BL = uniforms_BT[kept_B], drawn_B[kept_B], positions_BL[kept_B]
+            attention = None if attention is None else attention[kept_B]
         ids_BL = drawn_B[:, None]
-        attention_BL = torch.cat([attention_BL, attention_BL.new_ones(len(live), 1)], dim=1)
         positions_BL = positions_BL[:, -1:] + 1
+        if attention is not None:
+            attention = torch.cat([attention, attention.new_ones(len(live), 1)], dim=1)
     return [
         Completion(ids=ids, logprobs=scores, finished=ids[-1] in stop)
         for ids, scores in zip(tokens, logprobs, strict=True)
     ]
+
+
+def _kept(live: Sequence[int | None]) -> list[int]:
+    """Return the places that stay in the batch: all live ones, and finished ones until their number is one of few."""
+    going = [place for place, row in enumerate(live) if row is not None]
+    ended = [place for place, row in enumerate(live) if row is None]
+    return going + ended[: -len(going) % _ROWS]
 
 
 def _translated(on_token: OnToken | None, rows: Sequence[int]) -> OnToken | None:

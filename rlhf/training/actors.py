@@ -1,6 +1,6 @@
 """The four models of RLHF: policy, reference, critic, reward model.
 
-Shapes: B responses, T response tokens, V vocabulary, D hidden width.
+Shapes: B responses, T response tokens, R response tokens of all responses together, V vocabulary, D hidden width.
 """
 
 import copy
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from rlhf.data.chat import stop_ids
-from rlhf.models.batches import ResponseBatch, logits_and_hidden, raw_logits
+from rlhf.models.batches import ResponseBatch, logits_and_hidden, response_logits
 from rlhf.models.critic import Critic, ValueHead
 from rlhf.models.loading import attach_lora, load_policy
 from rlhf.models.rendering import Renderer
 from rlhf.models.reward import RewardModel
+from rlhf.models.sampling import Sampler, sample
 from schemas.config.models import LoraConfig
 from schemas.config.reward import EnsembleScoring
 
@@ -40,13 +41,15 @@ class Actors:
     stop: frozenset[int]
     pad_id: int
     device: torch.device
+    sampler: Sampler = sample
+    """What draws from the policy."""
 
     def logits_and_values(self, batch: ResponseBatch) -> tuple[Tensor, Tensor]:
-        """Return the policy's own logits (B, T, V) and the values (B, T) of the states they belong to."""
+        """Return the policy's own logits (R, V) and the values (B, T) of the states they belong to."""
         if isinstance(self.critic, ValueHead):
-            logits_BTV, hidden_BTD = logits_and_hidden(self.policy, batch)
-            return logits_BTV, self.critic(hidden_BTD)
-        return raw_logits(self.policy, batch), self.critic(batch)
+            logits_RV, hidden_RD = logits_and_hidden(self.policy, batch)
+            return logits_RV, batch.spread(self.critic(hidden_RD))
+        return response_logits(self.policy, batch), self.critic(batch)
 
     @contextmanager
     def reference(self) -> Iterator[nn.Module]:
@@ -68,6 +71,7 @@ def load_actors(
     device: str,
     shared_trunk: bool = False,
     scoring: EnsembleScoring | None = None,
+    sampler: Sampler = sample,
 ) -> Actors:
     """Load the SFT policy, its frozen reference, the reward model, and the critic that starts from it.
 
@@ -103,4 +107,5 @@ def load_actors(
         stop=stop,
         pad_id=pad_id,
         device=torch.device(device),
+        sampler=sampler,
     )

@@ -4,20 +4,25 @@ A checkpoint is written beside its place and renamed into it, so that a process 
 the old one or the new one. There is no random state to save: generators are derived from seed and iteration.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import polars as pl
 from safetensors.torch import load_file, save_file
 
 from rlhf.training.held_out import Best
 from rlhf.training.step import StepMetrics
 from rlhf.training.trained import Trained
 from schemas.errors import ConfigError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _PREFIX = "iteration-"
 _PARTIAL = "partial-"
@@ -75,6 +80,8 @@ def load_checkpoint(folder: Path, *, trained: Mapping[str, Trained], settings: s
 
     Raises ConfigError for a checkpoint of other settings.
     """
+    import polars as pl  # as in `experience.table`
+
     finished = sorted(folder.glob(f"{_PREFIX}*"))
     if not finished:
         return None

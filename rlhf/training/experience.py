@@ -3,9 +3,11 @@
 Shapes: B responses, T response tokens.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import polars as pl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -17,6 +19,9 @@ from rlhf.algorithms.rewards import shape_scores, token_rewards
 from rlhf.algorithms.rollouts import Rollout
 from rlhf.data.chat import decode_response
 from schemas.config import PPOConfig
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,8 @@ def table(
     tokenizer: PreTrainedTokenizerFast, asked: pl.DataFrame, experience: Experience, iteration: int
 ) -> pl.DataFrame:
     """Return the iteration's responses as rows of the table `rollouts`."""
+    import polars as pl  # a machine that only measures the update needs no tables
+
     rollout = experience.rollout
     return (
         asked.select("prompt_id", "prompt")

@@ -1,53 +1,44 @@
 """What PPO minimises on one micro-batch: the losses of policy and critic, and what else the recipe adds.
 
-Shapes: B responses, T response tokens, V vocabulary. Every term is a sum over tokens, divided by the count of
+Shapes: B responses, T response tokens, R response tokens of all responses together, V vocabulary. Every term is a sum over tokens, divided by the count of
 the whole minibatch, so that the gradients of its micro-batches add up to those of one pass.
 """
 
-from dataclasses import dataclass
+import torch
 
-from torch import Tensor
-
-from rlhf.algorithms.logprobs import entropy, policy_logits, token_logprobs
+from rlhf.algorithms.logprobs import entropy, token_logprobs
 from rlhf.algorithms.losses import PolicyLoss, ValueLoss, kl_loss, policy_loss, value_loss
-from rlhf.algorithms.masks import masked_sum
-from rlhf.models.batches import ResponseBatch
 from rlhf.models.precision import Precision, autocast
+from rlhf.training import processes
 from rlhf.training.actors import Actors
 from rlhf.training.experience import Experience
 from rlhf.training.rollout import MicroBatch, micro_batch
 from schemas.config import PPOConfig
 
 
-@dataclass(slots=True)
 class Tally:
-    """Sums over the micro-batches of one optimizer step."""
+    """Sums over the micro-batches of one optimizer step; a device is not waited for until `metrics` asks."""
 
-    policy_loss: float = 0.0
-    value_loss: float = 0.0
-    clipped: float = 0.0
-    value_clipped: float = 0.0
-    kl: float = 0.0
-    ratio_deviation: float = 0.0
+    def __init__(self, device: torch.device) -> None:
+        self._sums = torch.zeros(5, dtype=torch.float64, device=device)
+        self._deviation = torch.zeros((), device=device)
 
     def add(self, policy: PolicyLoss, value: ValueLoss) -> None:
         """Take in a micro-batch."""
-        self.policy_loss += policy.loss.item()
-        self.value_loss += value.loss.item()
-        self.clipped += policy.clipped.item()
-        self.value_clipped += value.clipped.item()
-        self.kl += policy.kl.item()
-        self.ratio_deviation = max(self.ratio_deviation, policy.ratio_deviation.item())
+        sums = (policy.loss, value.loss, policy.kl, policy.clipped, value.clipped)
+        self._sums += torch.stack([term.detach().double() for term in sums])
+        self._deviation = torch.maximum(self._deviation, policy.ratio_deviation)
 
     def metrics(self, num_tokens: int) -> dict[str, float]:
-        """Return what is worth watching, per token."""
+        """Return what is worth watching of all processes' micro-batches: the losses, and the rest per token."""
+        policy_loss, value_loss, kl, clipped, value_clipped = processes.total(self._sums).tolist()
         return {
-            "policy_loss": self.policy_loss,
-            "value_loss": self.value_loss,
-            "approx_kl": self.kl / num_tokens,
-            "clip_fraction": self.clipped / num_tokens,
-            "value_clip_fraction": self.value_clipped / num_tokens,
-            "ratio_deviation": self.ratio_deviation,
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "approx_kl": kl / num_tokens,
+            "clip_fraction": clipped / num_tokens,
+            "value_clip_fraction": value_clipped / num_tokens,
+            "ratio_deviation": processes.total(self._deviation, largest=True).item(),
         }
 
 
@@ -68,9 +59,9 @@ def accumulate_gradients(
     batch = micro_batch(rollout.prompts, rollout.responses, rows, actors)
     here = (rows, slice(batch.mask_BT.shape[1]))
     with autocast(precision):
-        raw_BTV, values_BT = actors.logits_and_values(batch)
-    logits_BTV = policy_logits(raw_BTV, temperature=config.temperature, pad_id=actors.pad_id)
-    logprobs_BT = token_logprobs(logits_BTV, batch.responses_BT)
+        logits_RV, values_BT = actors.logits_and_values(batch)
+    logprobs_R = token_logprobs(logits_RV, batch.tokens, temperature=config.temperature, pad_id=actors.pad_id)
+    logprobs_BT = batch.spread(logprobs_R)
     policy = policy_loss(
         logprobs_BT,
         rollout.old_logprobs_BT[here],
@@ -102,10 +93,7 @@ def accumulate_gradients(
                 num_tokens=num_tokens,
             )
         if config.entropy_coef:
-            loss = loss - config.entropy_coef * _entropy(logits_BTV, batch, num_tokens)
+            entropy_R = entropy(logits_RV, temperature=config.temperature, pad_id=actors.pad_id)
+            loss = loss - config.entropy_coef * entropy_R.sum() / num_tokens
     loss.backward()
     tally.add(policy, value)
-
-
-def _entropy(logits_BTV: Tensor, batch: ResponseBatch, num_tokens: int) -> Tensor:
-    return masked_sum(entropy(logits_BTV), batch.mask_BT) / num_tokens

@@ -27,17 +27,20 @@ Deviations from InstructGPT, each on purpose:
 Shapes: B responses, T response tokens.
 """
 
+from __future__ import annotations
+
 import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import polars as pl
+from typing import TYPE_CHECKING
 
 from rlhf.algorithms.kl import adapt_coefficient
 from rlhf.models.loading import merge, save_model
 from rlhf.models.precision import Precision, apply
+from rlhf.models.sampling import Sampler, sample
+from rlhf.training import processes
 from rlhf.training.actors import Actors, load_actors
 from rlhf.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from rlhf.training.experience import Experience, describe, learn_from, table
@@ -49,6 +52,9 @@ from rlhf.training.step import OnStep, StepMetrics
 from rlhf.training.trained import Trained
 from schemas.config import PPOConfig
 from schemas.errors import DataRejected, TrainingDiverged
+
+if TYPE_CHECKING:
+    import polars as pl
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +81,7 @@ def fit(
     out: Path,
     preferences: pl.DataFrame | None = None,
     checkpoints: Path | None = None,
+    sampler: Sampler = sample,
 ) -> PPOFit:
     """Align the SFT policy with the reward model and save it, adapters merged, to `out`.
 
@@ -91,9 +98,10 @@ def fit(
         reward,
         lora=config.lora,
         seed=seed,
-        device=precision.device,
+        device=str(processes.join(precision.device)),
         shared_trunk=config.shared_trunk,
         scoring=config.ensemble,
+        sampler=sampler,
     )
     trained = {
         "policy": Trained.by_adamw(actors.policy, config.learning_rate),
@@ -106,7 +114,7 @@ def fit(
     )
     if checkpoints is not None:
         progress = load_checkpoint(checkpoints, trained=trained, settings=settings) or progress
-    for step in progress.curve:
+    for step in progress.curve if processes.is_first() else ():
         on_step(step)
     for iteration in range(len(progress.curve), config.iterations):
         if progress.stopped:
@@ -122,16 +130,20 @@ def fit(
             seed=seed,
             iteration=iteration,
         )
-        on_step(progress.curve[-1])
+        if processes.is_first():
+            on_step(progress.curve[-1])
         last = progress.stopped or iteration + 1 == config.iterations
-        if checkpoints is not None and (last or (iteration + 1) % config.checkpoint_every == 0):
+        due = last or (iteration + 1) % config.checkpoint_every == 0
+        if checkpoints is not None and due and processes.is_first():
             save_checkpoint(checkpoints, progress=progress, trained=trained, settings=settings)
     assert progress.rollouts is not None  # there is at least one iteration
     returned = len(progress.curve)
     if progress.best is not None and config.guard.keep == "best":
         returned = progress.best.iteration
         trained["policy"].set_weights(progress.best.weights)
-    save_model(merge(actors.policy), actors.tokenizer, out)
+    if processes.is_first():
+        save_model(merge(actors.policy), actors.tokenizer, out)
+    processes.wait()
     metrics = progress.curve[-1].metrics | {"returned_iteration": float(returned)}
     return PPOFit(rollouts=progress.rollouts, metrics=metrics)
 
@@ -196,7 +208,7 @@ def _iterate(
     return Progress(
         kl_coef=kl_coef,
         curve=(*progress.curve, step),
-        rollouts=sampled if progress.rollouts is None else pl.concat([progress.rollouts, sampled]),
+        rollouts=sampled if progress.rollouts is None else progress.rollouts.vstack(sampled),
         stopped=stops(raised),
         best=best,
     )
@@ -218,10 +230,10 @@ def update(
     steps: list[dict[str, float]] = []
     for number, minibatch in enumerate(minibatch for epoch in plan for minibatch in epoch):
         num_tokens = int(experience.rollout.mask_BT[[row for rows in minibatch for row in rows]].sum())
-        tally = Tally()
+        tally = Tally(actors.device)
         for part in trained.values():
             part.forget_gradient()
-        for rows in minibatch:
+        for rows in processes.dealt(minibatch):
             accumulate_gradients(
                 actors,
                 experience,
@@ -234,10 +246,10 @@ def update(
                 critic_only=critic_only,
             )
         measured = tally.metrics(num_tokens)
-        if not math.isfinite(tally.policy_loss + tally.value_loss):
+        if not math.isfinite(measured["policy_loss"] + measured["value_loss"]):
             raise TrainingDiverged(
-                f"PPO iteration {iteration + 1}: policy loss {tally.policy_loss}, value loss "
-                f"{tally.value_loss}; wanted finite numbers. Lower learning_rate and critic_learning_rate, "
+                f"PPO iteration {iteration + 1}: policy loss {measured['policy_loss']}, value loss "
+                f"{measured['value_loss']}; wanted finite numbers. Lower learning_rate and critic_learning_rate, "
                 "or raise kl_coef."
             )
         if config.target_kl is not None and measured["approx_kl"] > config.target_kl:
@@ -247,6 +259,7 @@ def update(
             # The policy waits until the critic has learnt what to expect; its own warm-up begins then.
             waits = config.critic_warmup_iterations if name == "policy" else 0
             if iteration >= waits:
+                processes.add_up_gradients(part.module)
                 scale = _warmth(
                     (iteration - waits) * planned + number + 1, config.warmup_iterations * planned
                 )

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from rlhf.algorithms.logprobs import entropy, policy_logits, token_logprobs
+from rlhf.algorithms.logprobs import entropy, token_logprobs
 from rlhf.algorithms.masks import length_mask
 from rlhf.algorithms.rollouts import Rollout
 from rlhf.data.chat import encode_prompt
-from rlhf.models.batches import ResponseBatch, collate, response_logits
+from rlhf.models.batches import ResponseBatch, collate, score_tokens
 from rlhf.models.precision import Precision, autocast
-from rlhf.models.sampling import sample
+from rlhf.training import processes
 from rlhf.training.actors import Actors
 from schemas.config import PPOConfig
 
@@ -51,12 +51,16 @@ def minibatches(
     minibatch_size: int,
     micro_batch_size: int | None,
     micro_batch_tokens: int | None = None,
+    at_least: int = 1,
     generator: torch.Generator,
 ) -> list[Minibatch]:
     """Return a random partition into minibatches, each cut into micro-batches of similar length.
 
-    `lengths` are those of prompt and response; `micro_batch_tokens` bounds rows times the longest of them.
+    `lengths` are those of prompt and response; `micro_batch_tokens` bounds rows times the longest of them. Where the
+    minibatch has the rows for it, there are `at_least` so many micro-batches.
     """
+    most = -(-minibatch_size // at_least)
+    micro_batch_size = most if micro_batch_size is None else min(micro_batch_size, most)
     order = torch.randperm(len(lengths), generator=generator).tolist()
     plan: list[Minibatch] = []
     for start in range(0, len(order), minibatch_size):
@@ -64,7 +68,7 @@ def minibatches(
         micro_batches: Minibatch = [[]]
         for row in rows:
             size = len(micro_batches[-1])
-            too_many = micro_batch_size is not None and size == micro_batch_size
+            too_many = size == micro_batch_size
             too_much = micro_batch_tokens is not None and (size + 1) * lengths[row] > micro_batch_tokens
             if size and (too_many or too_much):
                 micro_batches.append([])
@@ -101,17 +105,22 @@ def collect(
     the same arithmetic on the same shapes makes the first ratio exactly 1, in bf16 too.
     """
     ids = [encode_prompt(actors.tokenizer, messages) for messages in prompts]
+    mine = processes.share(len(ids))
+    generator = generator_for(seed, "sample", iteration)
+    # What the processes before this one draw from: n processes then sample what one would.
+    torch.rand(mine.start, config.max_new_tokens, generator=generator)
     with autocast(precision):
-        drawn = sample(
+        own = actors.sampler(
             actors.policy,
-            ids,
+            ids[mine],
             max_new_tokens=config.max_new_tokens,
             temperature=config.temperature,
             stop=actors.stop,
             pad_id=actors.pad_id,
             batch_size=config.batch_size,
-            generator=generator_for(seed, "sample", iteration),
+            generator=generator,
         )
+    drawn = processes.together(own)
     responses = [completion.ids for completion in drawn]
     lengths_B = torch.tensor([len(response) for response in responses])
     mask_BT = length_mask(lengths_B, int(lengths_B.max())).to(actors.device)
@@ -122,6 +131,7 @@ def collect(
             minibatch_size=config.minibatch_size,
             micro_batch_size=config.micro_batch_size,
             micro_batch_tokens=config.micro_batch_tokens,
+            at_least=processes.number(),
             generator=order,
         )
         for _ in range(config.epochs)
@@ -130,9 +140,12 @@ def collect(
         actors, ids, responses, mask_BT, plan[0], config, precision
     )
     with autocast(precision):
-        scores_B = actors.reward_model.normalised_scores(
-            actors.renderer.sequences(prompts, ids, responses, [completion.finished for completion in drawn])
+        scores = actors.reward_model.normalised_scores(
+            actors.renderer.sequences(
+                prompts[mine], ids[mine], responses[mine], [completion.finished for completion in own]
+            )
         )
+    scores_B = torch.tensor(processes.together(scores.tolist()))
     sampler_BT = torch.zeros_like(old_BT)
     sampler_BT[mask_BT] = old_BT.new_tensor([value for completion in drawn for value in completion.logprobs])
     rollout = Rollout(
@@ -161,12 +174,12 @@ def _score_planned(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Score an epoch's micro-batches one by one; return what `_score` does, each (B, T), 0 in the padding."""
     scored = tuple(torch.zeros(mask_BT.shape, device=mask_BT.device) for _ in range(4))
-    for rows in (rows for minibatch in epoch for rows in minibatch):
+    for rows in processes.dealt([rows for minibatch in epoch for rows in minibatch]):
         batch = micro_batch(prompts, responses, rows, actors)
         width = batch.mask_BT.shape[1]
         for target_BT, part_BT in zip(scored, _score(actors, batch, config, precision), strict=True):
-            target_BT[rows, :width] = part_BT.masked_fill(~batch.mask_BT, 0.0)
-    old_BT, ref_BT, values_BT, entropy_BT = scored
+            target_BT[rows, :width] = part_BT
+    old_BT, ref_BT, values_BT, entropy_BT = (processes.total(part_BT) for part_BT in scored)
     return old_BT, ref_BT, values_BT, entropy_BT
 
 
@@ -175,13 +188,9 @@ def _score(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return log-probabilities of policy and reference, values and entropy, each (B, T)."""
     with autocast(precision):
-        raw_BTV, values_BT = actors.logits_and_values(batch)
-        logits_BTV = policy_logits(raw_BTV, temperature=config.temperature, pad_id=actors.pad_id)
+        logits_RV, values_BT = actors.logits_and_values(batch)
         with actors.reference() as reference:
-            ref_BTV = response_logits(reference, batch, temperature=config.temperature, pad_id=actors.pad_id)
-    return (
-        token_logprobs(logits_BTV, batch.responses_BT),
-        token_logprobs(ref_BTV, batch.responses_BT),
-        values_BT,
-        entropy(logits_BTV),
-    )
+            ref_BT = score_tokens(reference, batch, temperature=config.temperature, pad_id=actors.pad_id)
+    logprobs_R = token_logprobs(logits_RV, batch.tokens, temperature=config.temperature, pad_id=actors.pad_id)
+    entropy_R = entropy(logits_RV, temperature=config.temperature, pad_id=actors.pad_id)
+    return batch.spread(logprobs_R), ref_BT, values_BT, batch.spread(entropy_R)

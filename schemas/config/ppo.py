@@ -118,6 +118,8 @@ class PPOConfig(Section):
     gamma: float = Field(1.0, gt=0, le=1)
     lam: float = Field(0.95, ge=0, le=1)
     """GAE's lambda (Schulman et al. 2015)."""
+    vllm_url: str | None = Field(None, pattern=r"^https?://")
+    """A vLLM server that draws the responses; default: this process draws them."""
     temperature: float = Field(1.0, gt=0)
     """Used for sampling and for scoring alike."""
     max_new_tokens: int = Field(64, ge=1)

@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from rlhf.algorithms.logprobs import policy_logits, token_logprobs
+from rlhf.algorithms.logprobs import token_logprobs
 from rlhf.models.loading import attach_lora, load_policy, merge, save_model
 from rlhf.models.precision import Precision, autocast
 from rlhf.models.sampling import response_logprobs
@@ -36,7 +36,7 @@ def _logprobs(model: torch.nn.Module) -> Tensor:
 def test_a_log_probability_is_that_of_its_own_token_and_not_of_the_next():
     logits = torch.randn(2, 3, 7, generator=torch.Generator().manual_seed(0))
     tokens = torch.tensor([[1, 2, 3], [4, 5, 6]])
-    found = token_logprobs(policy_logits(logits, temperature=1.0, pad_id=0), tokens)
+    found = token_logprobs(logits.flatten(0, 1), tokens.flatten(), temperature=1.0, pad_id=0).view(2, 3)
     for b in range(2):
         for t in range(3):
             weights = [math.exp(logits[b, t, v].item()) for v in range(1, 7)]

@@ -1,5 +1,6 @@
 """Mistakes with tokens, stop ids and padding that PPO implementations have made; each test is named for one."""
 
+import dataclasses
 from pathlib import Path
 
 import polars as pl
@@ -124,13 +125,13 @@ def actors(folders: tuple[Path, Path]) -> Actors:
     return load_actors(*folders, lora=None, seed=0, device="cpu")
 
 
-def _drawn(monkeypatch: pytest.MonkeyPatch, responses: list[list[int]], *, finished: list[bool]) -> None:
+def _drawing(actors: Actors, responses: list[list[int]], *, finished: list[bool]) -> Actors:
     """Let the sampler draw these responses."""
     drawn = [
         Completion(ids=ids, logprobs=[-1.0] * len(ids), finished=end)
         for ids, end in zip(responses, finished, strict=True)
     ]
-    monkeypatch.setattr(rollout_module, "sample", lambda *_, **__: drawn)
+    return dataclasses.replace(actors, sampler=lambda *_, **__: drawn)
 
 
 def _read_by_the_reward_model(actors: Actors, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
@@ -152,7 +153,7 @@ def test_the_reward_model_reads_in_ppo_the_ids_that_it_was_trained_on(
     responses = [
         encode_response(tokenizer, text, finished=end) for text, end in zip(texts, ends * 2, strict=True)
     ]
-    _drawn(monkeypatch, responses, finished=ends * 2)
+    actors = _drawing(actors, responses, finished=ends * 2)
     read = _read_by_the_reward_model(actors, monkeypatch)
     collect(actors, PROMPTS, CONFIG, precision=FP32, seed=0, iteration=0)
     preferences = pl.DataFrame(
@@ -174,7 +175,7 @@ def test_the_reward_model_reads_in_ppo_the_ids_that_it_was_trained_on(
 
 def test_cut_responses_are_not_scored_as_if_finished(actors: Actors, monkeypatch: pytest.MonkeyPatch):
     responses = [[20], [21], [22], [23]]
-    _drawn(monkeypatch, responses, finished=[False] * 4)
+    actors = _drawing(actors, responses, finished=[False] * 4)
     read = _read_by_the_reward_model(actors, monkeypatch)
     rollout, _ = collect(actors, PROMPTS, CONFIG, precision=FP32, seed=0, iteration=0)
     assert [ids[-1] for ids in read] == [20, 21, 22, 23]
@@ -198,14 +199,14 @@ def test_every_stop_id_counts_as_an_end_and_not_only_eos(folders: tuple[Path, Pa
 
 
 def test_what_is_trained_on_is_what_was_sampled_and_no_second_encoding(
-    actors: Actors, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    actors: Actors, folders: tuple[Path, Path]
 ):
     tokenizer = load_tokenizer(folders[0])
     canonical = encode_response(tokenizer, "hi", finished=False)
     spelt = [tokenizer.convert_tokens_to_ids(letter) for letter in "hi"]
     assert decode_response(tokenizer, spelt) == decode_response(tokenizer, canonical)
     assert spelt != canonical
-    _drawn(monkeypatch, [spelt] * 4, finished=[False] * 4)
+    actors = _drawing(actors, [spelt] * 4, finished=[False] * 4)
     rollout, plan = collect(actors, PROMPTS, CONFIG, precision=FP32, seed=0, iteration=0)
     assert rollout.responses == [spelt] * 4
     batch = rollout_module.micro_batch(rollout.prompts, rollout.responses, plan[0][0][0], actors)

@@ -53,7 +53,7 @@ def gradient(
 ) -> Tensor:
     accumulate_gradients(
         actors, experience, list(range(8)), config, kl_coef=config.kl_coef, precision=FP32,
-        num_tokens=int(experience.rollout.mask_BT.sum()), tally=Tally(), critic_only=critic_only,
+        num_tokens=int(experience.rollout.mask_BT.sum()), tally=Tally(torch.device("cpu")), critic_only=critic_only,
     )  # fmt: skip
     found = [
         torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -157,7 +157,7 @@ def test_the_token_budget_changes_no_gradient(folders: tuple[Path, Path], shared
     for rows in plan[0]:
         accumulate_gradients(
             actors, experience, rows, config, kl_coef=config.kl_coef, precision=FP32,
-            num_tokens=int(experience.rollout.mask_BT.sum()), tally=Tally(),
+            num_tokens=int(experience.rollout.mask_BT.sum()), tally=Tally(torch.device("cpu")),
         )  # fmt: skip
     total = torch.cat([parameter.grad.flatten() for parameter in actors.policy.parameters()])
     torch.testing.assert_close(total, whole, rtol=0, atol=1e-6)
