@@ -31,7 +31,7 @@ def policy_logits(logits: Tensor, *, temperature: float, pad_id: int) -> Tensor:
 
 def token_logprobs(logits_RV: Tensor, tokens_R: Tensor, *, temperature: float, pad_id: int) -> Tensor:
     """Return the log-probability (R,) of each token under the tempered logits without the pad id, fp32, in nats."""
-    logprobs_R: Tensor = _TokenLogprobs.apply(logits_RV, tokens_R, temperature, pad_id)
+    logprobs_R: Tensor = _TokenLogprobs.apply(logits_RV, tokens_R, temperature, pad_id)  # type: ignore[no-untyped-call]
     return logprobs_R
 
 
@@ -83,7 +83,7 @@ class _TokenLogprobs(torch.autograd.Function):
         return (torch.cat(chosen) - normalisers_R1).squeeze(1)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient_R: Tensor) -> tuple[Tensor, None, None, None]:
         logits_RV, tokens_R1, normalisers_R1 = ctx.saved_tensors
         gradient_RV = torch.empty_like(logits_RV)

@@ -58,11 +58,20 @@ def _by_sequence(
     window = options.get("sliding_window")
     outputs_KHD = []
     for (length, count), *parts_HKD in zip(runs, *pieces, strict=True):
-        rows_BHLD = (part.unflatten(1, (count, length)).transpose(0, 1) for part in parts_HKD)
+        query_BHLD, key_BHLD, value_BHLD = (
+            part.unflatten(1, (count, length)).transpose(0, 1) for part in parts_HKD
+        )
         mask = None  # causal
         if isinstance(window, int) and window < length:
             mask = torch.ones(1, 1, length, length, dtype=torch.bool, device=parts_HKD[0].device)
             mask = mask.tril().triu(1 - window)
-        output_BLHD, _ = sdpa_attention_forward(module, *rows_BHLD, mask, **options)  # type: ignore[arg-type]
+        output_BLHD, _ = sdpa_attention_forward(
+            module,
+            query_BHLD,
+            key_BHLD,
+            value_BHLD,
+            mask,
+            **options,  # type: ignore[arg-type]
+        )
         outputs_KHD.append(output_BLHD.flatten(0, 1))
     return torch.cat(outputs_KHD)[None]

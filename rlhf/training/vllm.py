@@ -41,7 +41,7 @@ class VLLMSampler:
         from trl.generation.vllm_client import VLLMClient
 
         client = VLLMClient(base_url=url, connection_timeout=_PATIENCE)
-        client.init_communicator(device)  # type: ignore[no-untyped-call]  # trl has not annotated it
+        client.init_communicator(device)
 
         def push(weights: Mapping[str, Tensor]) -> None:
             shapes = [
@@ -122,11 +122,11 @@ def served_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield from ((name, weight.detach()) for name, weight in model.named_parameters())
         return
     plain = model.get_base_model()
+    layers: list[tuple[str, Any]] = [
+        (n, layer) for n, layer in plain.named_modules() if isinstance(layer, LoraLayer)
+    ]
     deltas = {
-        name: layer.get_delta_weight(adapter)
-        for name, layer in plain.named_modules()
-        if isinstance(layer, LoraLayer)
-        for adapter in layer.active_adapters
+        name: layer.get_delta_weight(adapter) for name, layer in layers for adapter in layer.active_adapters
     }
     for name, weight in plain.named_parameters():
         if "lora_" in name:
