@@ -91,11 +91,11 @@ def stage_names(tree: RunConfig) -> list[str]:
         )
     ]
     asked_for = {
-        "select": tree.rounds.select == "disagreement",
+        "select": tree.labelling.select == "disagreement",
         "reward-base": tree.reward.base is not None,
         "judge": tree.preferences.judging_fraction > 0,
     }
-    rounds = range(1, tree.rounds.number + 1)
+    rounds = range(1, tree.labelling.rounds + 1)
     every = [
         of_round(name, number)
         for number in rounds

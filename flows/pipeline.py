@@ -37,9 +37,9 @@ def rlhf(config: RunConfig, fresh: bool = False, until: str | None = None) -> Ru
         # Step 1: supervise
         sft = train_sft(run, base.model, data.demonstrations, config.sft)
         rounds: list[Round] = []
-        for turn in run.rounds(config.rounds.number):
+        for turn in run.rounds(config.labelling.rounds):
             # Step 2: compare, and learn the comparison
-            sampled = sample(turn, sft.model, rounds, data.prompts, config.sample, config.rounds)
+            sampled = sample(turn, sft.model, rounds, data.prompts, config.sample, config.labelling)
             wait_for_people(turn, sampled.candidates, config.data, config.preferences)
             collected = collect_preferences(
                 turn,

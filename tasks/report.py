@@ -78,7 +78,7 @@ def read_content(run_id: str) -> "ReportContent":
             f"The store knows no evaluated run {run_id!r}; wanted the parent run id that `rlhf run` printed."
         )
     config = RunConfig.model_validate_json(stored)
-    rounds = range(1, config.rounds.number + 1)
+    rounds = range(1, config.labelling.rounds + 1)
     last = max((turn for turn in rounds if of_round("reward", turn) in found), default=1)
     reward = result_of(found, of_round("reward", last), RewardResult)
     probes = result_of(found, of_round("probe", last), ProbeResult)

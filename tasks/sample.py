@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from schemas.config import RoundsConfig, SampleConfig
+from schemas.config import LabellingConfig, SampleConfig
 from schemas.pipeline import PipelineRun, Round
 from schemas.refs import DatasetRef, ModelRef
 from schemas.reports import CandidatesResult
@@ -25,20 +25,20 @@ def sample(
     before: Sequence[Round],
     prompts: DatasetRef,
     config: SampleConfig,
-    rounds: RoundsConfig,
+    labelling: LabellingConfig,
 ) -> Sampled:
     """Sample what will be ranked: from the SFT policy first, from the latest policies in every later round."""
     if not before:
         first = sample_candidates(run, sft, prompts, config).candidates
         return Sampled(first, first)
-    chooses = rounds.select == "disagreement"
+    chooses = labelling.select == "disagreement"
     found = sample_latest(
         run,
         {name: policy.model for name, policy in before[-1].policies.items()},
         prompts,
         {one.run.called("candidates"): one.candidates for one in before},
         config,
-        rounds.pool if chooses else 1,
+        labelling.pool if chooses else 1,
     ).candidates
     if chooses:
         found = select_prompts(run, before[-1].reward, found, config).candidates

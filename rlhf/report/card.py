@@ -22,7 +22,7 @@ def card(content: ReportContent, name: str, provenance: Mapping[str, str]) -> st
     from huggingface_hub import ModelCardData  # half a second, and only who registers a model needs it
 
     config = content.config
-    rounds = range(1, config.rounds.number + 1)
+    rounds = range(1, config.labelling.rounds + 1)
     method = next(
         aligner.method
         for aligner in config.aligners

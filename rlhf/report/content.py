@@ -153,7 +153,7 @@ def feedback(content: ReportContent) -> str | None:
     for stage in content.stages:
         if stage.stage != "preferences" or "pairs" not in (found := stage.metrics):
             continue
-        where = f" in round {stage.round}" if content.config.rounds.number > 1 else ""
+        where = f" in round {stage.round}" if content.config.labelling.rounds > 1 else ""
         ranked = f" from {found['rankings']:,.0f} rankings" if "rankings" in found else ""
         ties = f"; {percent(found['ties'])} were ties" if "ties" in found else ""
         said.append(
@@ -178,11 +178,11 @@ class RoundRow(Record):
 
 def rounds(content: ReportContent) -> tuple[RoundRow, ...]:
     """Return what each round asked and reached; nothing for a run of one round."""
-    if content.config.rounds.number == 1:
+    if content.config.labelling.rounds == 1:
         return ()
     rows: list[RoundRow] = []
     pairs = 0.0
-    for number in range(1, content.config.rounds.number + 1):
+    for number in range(1, content.config.labelling.rounds + 1):
         done = {stage.stage: stage for stage in content.stages if stage.round == number}
         if "preferences" not in done:
             continue

@@ -3,11 +3,11 @@
 from schemas.config.aligners import AlignerConfig, DPOConfig
 from schemas.config.data import DataConfig, FilesData, HelpdeskData
 from schemas.config.evaluation import EvaluateConfig, GateConfig
+from schemas.config.labelling import LabellingConfig
 from schemas.config.models import BaseModelConfig, LoraConfig, ModelShape, PretrainConfig
 from schemas.config.ppo import AlarmConfig, GuardConfig, KLConfig, PPOConfig
 from schemas.config.preferences import PreferencesConfig, SampleConfig
 from schemas.config.reward import EnsembleConfig, EnsembleScoring, RewardConfig
-from schemas.config.rounds import RoundsConfig
 from schemas.config.run import ComputeConfig, RunConfig
 from schemas.config.section import Section
 from schemas.config.supervised import OptimiserConfig, SFTConfig
@@ -27,6 +27,7 @@ __all__ = [
     "GuardConfig",
     "HelpdeskData",
     "KLConfig",
+    "LabellingConfig",
     "LoraConfig",
     "ModelShape",
     "OptimiserConfig",
@@ -34,7 +35,6 @@ __all__ = [
     "PreferencesConfig",
     "PretrainConfig",
     "RewardConfig",
-    "RoundsConfig",
     "RunConfig",
     "SFTConfig",
     "SampleConfig",

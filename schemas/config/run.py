@@ -7,11 +7,11 @@ from pydantic import Field, model_validator
 from schemas.config.aligners import AlignerConfig, DPOConfig
 from schemas.config.data import DataConfig, FilesData, HelpdeskData
 from schemas.config.evaluation import EvaluateConfig, GateConfig
+from schemas.config.labelling import LabellingConfig
 from schemas.config.models import BaseModelConfig, PretrainConfig
 from schemas.config.ppo import PPOConfig
 from schemas.config.preferences import PreferencesConfig, SampleConfig
 from schemas.config.reward import RewardConfig
-from schemas.config.rounds import RoundsConfig
 from schemas.config.section import Section
 from schemas.config.supervised import SFTConfig
 
@@ -54,7 +54,7 @@ class RunConfig(Section):
     reward: RewardConfig = RewardConfig()
     aligners: tuple[AlignerConfig, ...] = Field((PPOConfig(), DPOConfig()), min_length=1)
     """Compared in one table; each becomes a version of the registered model."""
-    rounds: RoundsConfig = RoundsConfig()
+    labelling: LabellingConfig = LabellingConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     gate: GateConfig = GateConfig()
 
@@ -67,7 +67,7 @@ class RunConfig(Section):
             raise ValueError(
                 f"an aligner is called {taken[0]!r}, which is a stage or section; choose another name"
             )
-        later = {of_round(name, number) for name in names for number in range(2, self.rounds.number + 1)}
+        later = {of_round(name, number) for name in names for number in range(2, self.labelling.rounds + 1)}
         if clash := sorted(set(names) & later):
             raise ValueError(
                 f"an aligner is called {clash[0]!r}, as another one will be in a later round; choose another name"
@@ -76,13 +76,13 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _somebody_ranks_each_round(self) -> Self:
-        if self.rounds.number > 1 and self.preferences.source == "files":
+        if self.labelling.rounds > 1 and self.preferences.source == "files":
             raise ValueError(
-                "rounds.number is more than 1, but preferences.source=files ranks no new responses; use people"
+                "labelling.rounds is more than 1, but preferences.source=files ranks no new responses; use people"
             )
-        if self.rounds.select == "disagreement" and self.reward.ensemble is None:
+        if self.labelling.select == "disagreement" and self.reward.ensemble is None:
             raise ValueError(
-                "rounds.select=disagreement needs several reward models; set reward.ensemble, such as reward.ensemble.size=4"
+                "labelling.select=disagreement needs several reward models; set reward.ensemble, such as reward.ensemble.size=4"
             )
         return self
 

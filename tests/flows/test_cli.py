@@ -106,7 +106,9 @@ def test_stages_are_listed_in_the_order_of_the_figure():
 
 def test_prompts_are_selected_from_the_second_round_on():
     names = stage_names(
-        load_config("helpdesk", ["rounds.number=2", "rounds.select=disagreement", "reward.ensemble.size=4"])
+        load_config(
+            "helpdesk", ["labelling.rounds=2", "labelling.select=disagreement", "reward.ensemble.size=4"]
+        )
     )
     assert [name for name in names if name.startswith("select")] == ["select-2"]
     assert names.index("sample-2") < names.index("select-2") < names.index("preferences-2")
@@ -114,7 +116,7 @@ def test_prompts_are_selected_from_the_second_round_on():
 
 def test_a_later_round_has_the_same_stages_under_names_of_its_own():
     once = stage_names(load_config("helpdesk"))
-    twice = stage_names(load_config("helpdesk", ["rounds.number=2"]))
+    twice = stage_names(load_config("helpdesk", ["labelling.rounds=2"]))
     in_round = once[once.index("sample") : once.index("gate")]
     at = twice.index("gate") - len(in_round)
     assert twice[at : at + len(in_round)] == [f"{name}-2" for name in in_round]
@@ -125,8 +127,8 @@ def test_a_later_round_has_the_same_stages_under_names_of_its_own():
 @pytest.mark.parametrize(
     ("recipe", "override", "said"),
     [
-        ("hh", "rounds.number=2", "ranks no new responses"),
-        ("helpdesk", "rounds.number=0", "rounds.number"),
+        ("hh", "labelling.rounds=2", "ranks no new responses"),
+        ("helpdesk", "labelling.rounds=0", "labelling.rounds"),
         (
             "helpdesk",
             "aligners=[{method: dpo}, {method: ppo, name: dpo-2}]",
@@ -136,7 +138,7 @@ def test_a_later_round_has_the_same_stages_under_names_of_its_own():
 )
 def test_rounds_that_cannot_be_are_refused(recipe, override, said):
     with pytest.raises(ConfigError, match=said):
-        load_config(recipe, [override, *([] if "rounds" in override else ["rounds.number=2"])])
+        load_config(recipe, [override, *([] if "rounds" in override else ["labelling.rounds=2"])])
 
 
 @pytest.mark.integration

@@ -106,7 +106,7 @@ def test_a_run_that_one_machine_began_is_closed_by_a_command_and_ended_by_anothe
     }
     first = place.machine(tmp_path / "first", **shared)
     second = place.machine(tmp_path / "second", **shared)
-    run = place.start_run([*OVERRIDES, "rounds.number=2"])
+    run = place.start_run([*OVERRIDES, "labelling.rounds=2"])
     with place.worker("first", first):
         place.reaches(run, "Suspended", log="first")
     # The first machine is gone, with all that it kept for itself.

@@ -124,7 +124,7 @@ def test_one_knob_runs_again_only_what_depends_on_it(home, first):
 
 
 def test_rounds_sample_the_latest_policies_and_keep_what_was_ranked_before(home, first):
-    twice = _run(home, "rounds.number=2")
+    twice = _run(home, "labelling.rounds=2")
     status = _statuses(twice)
     late = {name for name, found in status.items() if found == "ran"} - ALWAYS_RUN
     # The first round is the very same work as a run of one round; only the gate sees more policies.
@@ -145,7 +145,7 @@ def test_rounds_sample_the_latest_policies_and_keep_what_was_ranked_before(home,
         new = after.slice(before.height)
         assert new.height
         assert set(new["prompt_id"]) <= set(asked[1]["prompt_id"])
-    again = _run(home, "rounds.number=2")
+    again = _run(home, "labelling.rounds=2")
     assert {name for name, found in _statuses(again).items() if found != "reused"} == ALWAYS_RUN
     assert again["promotion"]["versions"] == twice["promotion"]["versions"]
     client = MlflowClient(tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
@@ -171,7 +171,12 @@ def test_rounds_sample_the_latest_policies_and_keep_what_was_ranked_before(home,
 
 
 def test_a_later_round_asks_where_the_reward_ensemble_disagrees(home, first):
-    chosen = ("rounds.number=2", "rounds.select=disagreement", "rounds.pool=2", "reward.ensemble.size=3")
+    chosen = (
+        "labelling.rounds=2",
+        "labelling.select=disagreement",
+        "labelling.pool=2",
+        "reward.ensemble.size=3",
+    )
     done = _rlhf(home, "stage", "select-2", "micro", *chosen, "--json")
     assert done.returncode == 0, done.stderr
     records = {stage["name"]: stage for stage in json.loads(done.stdout)["stages"]}
@@ -182,7 +187,7 @@ def test_a_later_round_asks_where_the_reward_ensemble_disagrees(home, first):
     assert asked.equals(pool.filter(pl.col("prompt_id").is_in(asked["prompt_id"].implode())))
     metrics = records["select-2"]["metrics"]
     assert metrics["doubt_of_chosen"] > metrics["doubt_of_pool"] > 0
-    refused = _rlhf(home, "run", "micro", "rounds.select=disagreement")
+    refused = _rlhf(home, "run", "micro", "labelling.select=disagreement")
     assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
     assert "reward.ensemble" in refused.stderr
 

@@ -5,7 +5,7 @@ import pytest
 
 from rlhf.report.content import Answer, PairedResponses, ReportContent, Turn
 from rlhf.report.page import render
-from schemas.config import RoundsConfig
+from schemas.config import LabellingConfig
 from schemas.evaluation import CurvePoint, Forgetting, Judging, Safety, Wording
 from schemas.record import Interval
 from schemas.reports import GateDecision, Probe, Promotion
@@ -149,7 +149,7 @@ def test_rounds_are_told_apart_and_a_single_one_is_not_mentioned(content: Report
     )
     twice = content.model_copy(
         update={
-            "config": content.config.model_copy(update={"rounds": RoundsConfig(number=2)}),
+            "config": content.config.model_copy(update={"labelling": LabellingConfig(rounds=2)}),
             "stages": (*collected, *rewards),
             "evaluations": {**content.evaluations, "ppo-2": later},
         }
