@@ -1,15 +1,16 @@
 """Preference pairs as token ids, the same for the reward model, its evaluation, and DPO."""
 
+from __future__ import annotations
+
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import polars as pl
 
 from rlhf.data.chat import encode_prompt, encode_response
 from schemas.errors import DataRejected
 
 if TYPE_CHECKING:
+    import polars as pl
     from transformers import PreTrainedTokenizerFast
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Pair:
 
 
 def encode_pairs(
-    tokenizer: "PreTrainedTokenizerFast",
+    tokenizer: PreTrainedTokenizerFast,
     preferences: pl.DataFrame,
     *,
     max_length: int,

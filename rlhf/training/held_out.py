@@ -7,10 +7,12 @@ people's own comparisons share none, and cost one pass over their responses.
 Shapes: P pairs, N prompts, R distinct responses.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import polars as pl
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +23,9 @@ from rlhf.models.sampling import response_logprobs
 from rlhf.training.actors import Actors
 from rlhf.training.trained import Trained
 from schemas.config import PPOConfig
+
+if TYPE_CHECKING:
+    import polars as pl
 
 
 @dataclass(frozen=True, slots=True)
