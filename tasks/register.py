@@ -43,7 +43,9 @@ def register_models(
         registry.tag(versions[name], **_judgement(name, decision))
     if decision.winner is None:
         return Promotion(verdict="refused", versions=versions)
-    winner = registry.resolve(str(versions[decision.winner]))
+    held = [version for version in registry.versions() if "champion" in version.aliases]
+    reigning = held[0].version if held else None
+    winner = registry.resolve(str(winning(decision.winner, versions, set(known.values()), reigning)))
     verdict = _settle(work, registry, winner, decision, config)
     aliases = registry.resolve(str(winner.version)).aliases
     return Promotion(
@@ -52,6 +54,16 @@ def register_models(
         version=winner.version,
         alias=next((alias for alias in ("champion", "candidate") if alias in aliases), None),
     )
+
+
+def winning(winner: str, versions: dict[str, int], known: set[int], reigning: int | None) -> int:
+    """Return the version that won; where one of the run's own models reigns, only a new model takes its place.
+
+    The others were before the gate when that one was chosen: a run that is resumed or repeated decides nothing anew.
+    """
+    if reigning in versions.values() and versions[winner] in known:
+        return int(reigning or 0)
+    return versions[winner]
 
 
 def _settle(

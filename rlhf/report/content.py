@@ -100,7 +100,8 @@ def duration(seconds: float) -> str:
 
 def verdict(content: ReportContent) -> str:
     """Say in one sentence what the gate decided."""
-    winner = content.gate.winner
+    held = {version: name for name, version in content.promotion.versions.items()}
+    winner = held.get(content.promotion.version or 0, content.gate.winner)
     if content.promotion.verdict == "promoted" and winner is not None:
         return (
             f"{winner.upper()} passed every rule and is now the {content.promotion.alias} "
