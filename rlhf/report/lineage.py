@@ -8,18 +8,20 @@ from schemas.reports import StageRecord
 def ancestors(records: Iterable[StageRecord], digest: str) -> tuple[StageRecord, ...]:
     """Return the stages that made a digest, directly or by what they read, in the order in which data flowed."""
     by_output = _by_output(records)
-    found: dict[str, StageRecord] = {}
+    seen: set[str] = set()
+    found: list[StageRecord] = []
 
     def walk(wanted: str) -> None:
         record = by_output.get(wanted)
-        if record is None or record.name in found:
+        if record is None or record.name in seen:
             return
+        seen.add(record.name)
         for ref in record.inputs.values():
             walk(ref.digest)
-        found[record.name] = record
+        found.append(record)
 
     walk(digest)
-    return tuple(found.values())
+    return tuple(found)
 
 
 def descendants(records: Sequence[StageRecord], digest: str) -> frozenset[str]:
@@ -45,7 +47,9 @@ def descendants(records: Sequence[StageRecord], digest: str) -> frozenset[str]:
 def _by_output(records: Iterable[StageRecord]) -> dict[str, StageRecord]:
     made: dict[str, StageRecord] = {}
     for record in records:
-        for ref in record.outputs.values():
+        # PPO may return the SFT policy itself: what a stage hands on unchanged, another one made.
+        read = {ref.digest for ref in record.inputs.values()}
+        for ref in (ref for ref in record.outputs.values() if ref.digest not in read):
             # Who computed it before who found it in the store.
             if ref.digest not in made or record.status == "ran":
                 made[ref.digest] = record

@@ -45,6 +45,17 @@ def test_a_model_comes_from_the_stages_that_made_what_it_was_made_from_in_their_
     assert ancestors(RUN, digest("9")) == ()
 
 
+def test_a_policy_that_ppo_returns_as_it_was_comes_from_sft_and_goes_round_in_no_circle():
+    unchanged = (
+        *RUN[:3],
+        stage("ppo", "12c", "1"),
+        stage("sample-2", "1c", "7"),
+        stage("sft-again", "7", "1"),
+    )
+    assert names(ancestors(unchanged[:4], digest("1"))) == ["validate", "sft"]
+    assert names(ancestors(unchanged, digest("7")))[-1] == "sample-2"
+
+
 def test_a_file_reaches_every_model_and_held_out_prompts_reach_none():
     models = {digest(letter) for letter in "1234"}
     assert descendants(RUN, digest("f")) >= models
