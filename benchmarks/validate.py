@@ -115,9 +115,7 @@ def plot(points: list[dict[str, float]], path: Path) -> None:
         color="grey",
         label="linear",
     )
-    axes.set(
-        xlabel="rows of about 1 kB", ylabel="seconds", title="Validation: seconds to start, then linear"
-    )
+    axes.set(xlabel="rows of about 1 kB", ylabel="seconds", title="Validation: seconds to start, then linear")
     axes.legend()
     figure.savefig(path)
 
