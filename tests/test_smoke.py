@@ -194,7 +194,14 @@ def _require_evidence(api: str) -> None:
     assert {_tags(run)["mlflow.parentRunId"] for run in runs.values()} == {parent["info"]["run_id"]}
     assert {"recipe", "config_digest", "code_revision", "seed", "prefect.flow_run_id"} <= set(_tags(parent))
     inputs = {found["dataset"]["name"] for found in parent["inputs"]["dataset_inputs"]}
-    assert inputs == {"corpus", "demonstrations", "prompts", "held_out"}
+    trained_on = {"corpus", "demonstrations", "prompts"}
+    assert inputs == trained_on | {
+        "held_out",
+        "held_out_text",
+        "held_out_demonstrations",
+        "red_team",
+        "benign",
+    }
     files = _ask(f"{api}/artifacts/list?run_id={parent['info']['run_id']}")["files"]
     assert {"config.json", "plots", "report.html", "responses.json"} <= {found["path"] for found in files}
     # Equal names, so that MLflow's page that compares two runs has something to compare.
