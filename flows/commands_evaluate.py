@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.commands_model import model_folder
+from flows.commands_model import MODEL_HELP, model_folder
 from flows.commands_registry import Name
 from flows.commands_run import Json, Overrides, Recipe
 from flows.environment import prepare
@@ -18,12 +18,7 @@ from schemas.settings import Settings
 if TYPE_CHECKING:
     from typing import Literal
 
-Model = Annotated[
-    str,
-    typer.Argument(
-        help="A version, an alias, models:/NAME@ALIAS, RUN/STAGE, a ref (URI DIGEST) or a folder."
-    ),
-]
+Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
 
 
 def register(app: typer.Typer) -> None:
