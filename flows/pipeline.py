@@ -3,7 +3,7 @@
 from prefect import flow
 
 from schemas.config import RunConfig
-from schemas.pipeline import Round, collected_before, evaluations_of, policies_of
+from schemas.pipeline import AlignerInputs, Round, collected_before, evaluations_of, policies_of
 from schemas.reports import RunSummary
 from tasks.align import align
 from tasks.approval import wait_for_approval
@@ -61,10 +61,8 @@ def rlhf(config: RunConfig, fresh: bool = False, until: str | None = None) -> Ru
             )
             probe_reward(turn, reward.model, reward.held_out, config.data, config.reward, config.evaluate)
             # Step 3: reinforce, tethered to the SFT policy by KL
-            policies = {
-                aligner.name: align(turn, sft.model, reward, data.prompts, collected.preferences, aligner)
-                for aligner in config.aligners
-            }
+            given = AlignerInputs.gather(data, sft.model, collected, reward)
+            policies = {aligner.name: align(turn, given, aligner) for aligner in config.aligners}
             # Step 4: judge against the SFT policy; the next round ranks what the new policies say
             judging = train_judge(turn, start, collected, sampled.of_sft, config.reward)
             baseline, judged = judge(

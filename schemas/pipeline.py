@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from schemas.config.run import ComputeConfig, of_round
 from schemas.record import Record
 from schemas.refs import DatasetRef, ModelRef
-from schemas.reports import EvaluationResult, PolicyResult, PreferencesResult
+from schemas.reports import (
+    EvaluationResult,
+    PolicyResult,
+    PreferencesResult,
+    RewardResult,
+    ValidatedData,
+)
 
 
 class PipelineRun(Record):
@@ -31,6 +37,40 @@ class PipelineRun(Record):
     def called(self, stage: str) -> str:
         """Return what a stage is called in this round."""
         return of_round(stage, self.round or 1)
+
+
+class AlignerInputs(Record):
+    """Everything that an aligner may learn from; the parameters of its stage name what it takes."""
+
+    sft: ModelRef
+    """The policy to start from, and the reference to stay close to."""
+    reward: ModelRef
+    prompts: DatasetRef
+    demonstrations: DatasetRef
+    preferences: DatasetRef
+    """Pairs of all rounds so far."""
+    rankings: DatasetRef | None
+    """What the pairs were derived from; None where they came as pairs."""
+    rater_weights: dict[str, float]
+    """What a ranking by each rater counts; 1 for a rater who is not here."""
+    held_out: DatasetRef
+    """Pairs of the prompts that the reward model was not trained on."""
+
+    @classmethod
+    def gather(
+        cls, data: ValidatedData, sft: ModelRef, collected: PreferencesResult, reward: RewardResult
+    ) -> "AlignerInputs":
+        """Return what one round has for its aligners."""
+        return cls(
+            sft=sft,
+            reward=reward.model,
+            prompts=data.prompts,
+            demonstrations=data.demonstrations,
+            preferences=collected.preferences,
+            rankings=collected.rankings,
+            rater_weights=collected.rater_weights,
+            held_out=reward.held_out,
+        )
 
 
 class Round(Record):

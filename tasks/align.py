@@ -1,22 +1,23 @@
-"""Choose the aligner that a section asks for; each has a file of its own."""
+"""Train the aligner that a section asks for; each has a file of its own, and one line here."""
 
-from schemas.config import AlignerConfig, PPOConfig
-from schemas.pipeline import PipelineRun
-from schemas.refs import DatasetRef, ModelRef
-from schemas.reports import PolicyResult, RewardResult
+from collections.abc import Mapping
+from inspect import signature
+
+from schemas.config import AlignerConfig, AlignerSection, DPOConfig, PPOConfig
+from schemas.pipeline import AlignerInputs, PipelineRun
+from schemas.reports import PolicyResult
 from tasks.dpo import train_dpo
 from tasks.ppo import train_ppo
+from tasks.stage import Stage
+
+STAGES: Mapping[type[AlignerSection], Stage[..., PolicyResult]] = {
+    PPOConfig: train_ppo,
+    DPOConfig: train_dpo,
+}
 
 
-def align(
-    run: PipelineRun,
-    sft: ModelRef,
-    reward: RewardResult,
-    prompts: DatasetRef,
-    preferences: DatasetRef,
-    config: AlignerConfig,
-) -> PolicyResult:
-    """Train one aligner from the SFT policy; the stage carries the aligner's name."""
-    if isinstance(config, PPOConfig):
-        return train_ppo.named(config.name)(run, sft, reward.model, prompts, reward.held_out, config)
-    return train_dpo.named(config.name)(run, sft, preferences, config)
+def align(run: PipelineRun, given: AlignerInputs, config: AlignerConfig) -> PolicyResult:
+    """Train one aligner from the SFT policy on what its stage's parameters name; the stage has the aligner's name."""
+    stage = STAGES[type(config)].named(config.name)
+    wanted = signature(stage.body).parameters.keys() & AlignerInputs.model_fields.keys()
+    return stage(run, **{name: getattr(given, name) for name in wanted}, config=config)

@@ -1,11 +1,11 @@
 """The one configuration tree of a pipeline run: sections, recipe loading, dotted overrides."""
 
-from schemas.config.aligners import AlignerConfig, DPOConfig
+from schemas.config.aligners import AlignerConfig, AlignerSection, DPOConfig, PPOConfig
+from schemas.config.aligners.ppo import AlarmConfig, GuardConfig, KLConfig
 from schemas.config.data import DataConfig, FilesData, HelpdeskData
 from schemas.config.evaluation import EvaluateConfig, GateConfig
 from schemas.config.labelling import LabellingConfig
 from schemas.config.models import BaseModelConfig, LoraConfig, ModelShape, PretrainConfig
-from schemas.config.ppo import AlarmConfig, GuardConfig, KLConfig, PPOConfig
 from schemas.config.preferences import PreferencesConfig, SampleConfig
 from schemas.config.reward import EnsembleConfig, EnsembleScoring, RewardConfig
 from schemas.config.run import ComputeConfig, RunConfig
@@ -15,6 +15,7 @@ from schemas.config.supervised import OptimiserConfig, SFTConfig
 __all__ = [
     "AlarmConfig",
     "AlignerConfig",
+    "AlignerSection",
     "BaseModelConfig",
     "ComputeConfig",
     "DPOConfig",

@@ -4,12 +4,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.config.aligners import AlignerConfig, DPOConfig
+from schemas.config.aligners import AlignerConfig, DPOConfig, PPOConfig
 from schemas.config.data import DataConfig, FilesData, HelpdeskData
 from schemas.config.evaluation import EvaluateConfig, GateConfig
 from schemas.config.labelling import LabellingConfig
 from schemas.config.models import BaseModelConfig, PretrainConfig
-from schemas.config.ppo import PPOConfig
 from schemas.config.preferences import PreferencesConfig, SampleConfig
 from schemas.config.reward import RewardConfig
 from schemas.config.section import Section

@@ -1,19 +1,17 @@
-"""Sections of the aligners: a discriminated union on `method`."""
+"""The section of DPO."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from schemas.config.ppo import PPOConfig
+from schemas.config.aligners.section import AlignerSection
 from schemas.config.supervised import OptimiserConfig
 
 
-class DPOConfig(OptimiserConfig):
+class DPOConfig(AlignerSection, OptimiserConfig):
     """Direct preference optimisation (Rafailov et al. 2023) through TRL."""
 
     method: Literal["dpo"] = "dpo"
-    name: str = Field("dpo", pattern=r"^[a-z][a-z0-9_-]*$")
-    """What the recipe, the pages and the overrides call this aligner."""
     learning_rate: float = Field(1.2e-4, gt=0)
     steps: int = Field(170, ge=1)
     beta: float = Field(0.15, gt=0)
@@ -22,6 +20,3 @@ class DPOConfig(OptimiserConfig):
     label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     weighted: bool = True
     """Count a pair by the agreement of its raters."""
-
-
-AlignerConfig = Annotated[PPOConfig | DPOConfig, Field(discriminator="method")]

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from schemas.config.aligners.section import AlignerSection
 from schemas.config.models import LoraConfig
 from schemas.config.reward import EnsembleScoring
 from schemas.config.section import Section
@@ -73,12 +74,10 @@ _WHY = {
 }
 
 
-class PPOConfig(Section):
+class PPOConfig(AlignerSection):
     """Proximal policy optimisation (Schulman et al. 2017) as in InstructGPT (Ouyang et al. 2022)."""
 
     method: Literal["ppo"] = "ppo"
-    name: str = Field("ppo", pattern=r"^[a-z][a-z0-9_-]*$")
-    """What the recipe, the pages and the overrides call this aligner."""
     iterations: int = Field(30, ge=1)
     """Rollout + update, so many times."""
     batch_size: int = Field(128, ge=2)
