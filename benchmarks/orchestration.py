@@ -36,6 +36,7 @@ def main() -> None:
     overheads = []
     for pair in range(arguments.pairs):
         full = _measure([sys.executable, "-m", "flows.cli", "run", arguments.recipe, "--fresh", "--json"])
+        print(json.dumps({"pair": pair, "with": full}), flush=True)
         bare = _measure([sys.executable, __file__, "--recipe", arguments.recipe, "--bare"])
         report = next(stage["seconds"] for stage in full["stages"] if stage["name"] == "report")
         found = {
@@ -84,6 +85,7 @@ def run_bare(recipe: str) -> None:
     Stage.__call__ = call
     pipeline.pipeline_run = untracked_run
     pipeline.summarise = lambda run_id: None
+    pipeline.wait_for_approval = lambda *_: False  # nothing was registered
     pipeline.rlhf.fn(load_config(recipe))
     print(json.dumps({"stages": []}))
 

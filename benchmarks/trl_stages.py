@@ -25,17 +25,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ppo_shapes import SIZES
+
 BATCH = 16
-SHAPES = {
-    "tiny": {
-        "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 6, "num_attention_heads": 6,
-        "vocab_size": 2048,
-    },
-    "small": {
-        "hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8,
-        "vocab_size": 8192,
-    },
-}  # fmt: skip
 STAGES = ("sft", "reward", "dpo")
 
 
@@ -44,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", choices=list(SHAPES), default="tiny")
+    parser.add_argument("--size", choices=["tiny", "small"], default="tiny")
     parser.add_argument("--stage", choices=STAGES, action="append")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8, help="of each run, the first one not counted")
@@ -113,7 +105,7 @@ def _make_model(size: str, folder: Path) -> None:
     tokenizer = train_tokenizer(documents, ModelShape(vocab_size=2048, max_positions=512))
     torch.manual_seed(0)
     shape = LlamaConfig(
-        **SHAPES[size], max_position_embeddings=512, tie_word_embeddings=True,
+        **SIZES[size], max_position_embeddings=512, tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
     )  # fmt: skip
     save_model(LlamaForCausalLM(shape), tokenizer, folder)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.commands_run import Json
-from flows.environment import prepare
+from flows.environment import prefect_answers, prepare
 from flows.terminal import say, show, show_json, show_table
 from schemas.errors import ConfigError
 from schemas.settings import Settings
@@ -81,7 +81,9 @@ def approve(
     decide_by_person(model, version, answer)
     show(f"{name}: version {version} is {'rejected' if reject else 'now champion'}")
     if waiting:
-        say(resume(waiting, answer))
+        # Asked first: Prefect would start a server of its own only to learn that it does not know the run.
+        silent = "the run that waited for it could not be told: no Prefect server answers"
+        say(resume(waiting, answer) if prefect_answers() else silent)
 
 
 def lineage(

@@ -44,6 +44,13 @@ def answers(url: str) -> bool:
         return False
 
 
+def prefect_answers() -> bool:
+    """Tell whether a Prefect server is named, by `rlhf ui` or in the environment, and answers."""
+    prepare(Settings())
+    url = os.environ.get("PREFECT_API_URL")
+    return url is not None and answers(f"{url}/health")
+
+
 def prepare(settings: Settings, *, debug: bool = False) -> None:
     """Set what these libraries read at import, and make Prefect's home; what the user has set stays."""
     settings.prefect_home.mkdir(parents=True, exist_ok=True)  # Prefect makes no parents, and fails late

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from flows.environment import Servers, answers, prepare, running_servers, servers_file
+from flows.environment import Servers, answers, prefect_answers, prepare, running_servers, servers_file
 from flows.terminal import say, show
 from schemas.errors import NotFound, RLHFError
 from schemas.settings import Settings
@@ -128,10 +128,8 @@ def temporary_prefect() -> Iterator[Callable[[], None]]:
 
 
 def _require_server() -> None:
-    settings = Settings()
-    prepare(settings)
-    url = os.environ.get("PREFECT_API_URL")
-    if not url or not answers(f"{url}/health"):
+    if not prefect_answers():
+        url = os.environ.get("PREFECT_API_URL")
         found = f"PREFECT_API_URL={url} does not answer" if url else "no Prefect server runs"
         raise RLHFError(f"{found}; start one with `rlhf ui` in another terminal, or set PREFECT_API_URL.")
 

@@ -16,6 +16,7 @@ from schemas.config import GateConfig
 from schemas.errors import NotFound
 from schemas.pipeline import PipelineRun
 from schemas.reports import Promotion
+from tasks.waiting import wake
 from tasks.work import model_registry
 
 logger = logging.getLogger(__name__)
@@ -90,5 +91,6 @@ def resume(flow_run_id: str, answer: Approval) -> str:
             return "the run that waited for it is not known to this Prefect server"
         if state is None or not state.is_paused():
             return f"the run that asked for it does not wait any more ({state.name if state else 'unknown'})"
-        client.resume_flow_run(UUID(flow_run_id), run_input=answer.model_dump(mode="json"))
+        if refusal := wake(client, UUID(flow_run_id), answer.model_dump(mode="json")):
+            return f"Prefect did not resume the run that waits for it ({refusal}); answer on the run's page"
     return "the run that waited for it goes on"

@@ -2,7 +2,11 @@
 
 import logging
 import time
+from typing import Any
+from uuid import UUID
 
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas import SetStateStatus
 from prefect.context import FlowRunContext
 from prefect.flow_runs import suspend_flow_run
 
@@ -48,6 +52,14 @@ def wait_for_people(
         suspend_flow_run(timeout=int(config.timeout_hours * 3600), key=batch.key)
         return
     _wait_here(run.called("preferences"), batch.key, time.monotonic() + config.timeout_hours * 3600)
+
+
+def wake(client: SyncPrefectClient, flow_run_id: UUID, run_input: dict[str, Any] | None = None) -> str | None:
+    """Resume a suspended run; return why Prefect would not, or None when the run goes on."""
+    answer = client.resume_flow_run(flow_run_id, run_input=run_input)
+    if answer.status is SetStateStatus.ACCEPT:
+        return None
+    return getattr(answer.details, "reason", None) or f"its answer was {answer.status.value}"
 
 
 def _wait_here(stage: str, key: str, deadline: float) -> None:

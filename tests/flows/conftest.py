@@ -100,6 +100,11 @@ class Place:
 
             assert until(state, 240, " or ".join(states)) in states, self.log(log)
 
+    def resume(self, run: UUID, form: dict[str, str]) -> None:
+        """Send what Prefect's page sends when a person fills in the form of a suspended run."""
+        with self._client() as client:
+            assert client.resume_flow_run(run, run_input=form).status.value == "ACCEPT"
+
     @contextmanager
     def _client(self) -> Iterator[Any]:
         from prefect.client.orchestration import get_client
