@@ -2,9 +2,9 @@
 
     python benchmarks/reward_files.py --folder FOLDER [--correction 1.0] [--override KEY=VALUE] FILE...
 
-FILE is relative to FOLDER/preferences. Per file and correction one run of the pipeline as far as `probe`; the
-raw text, and with it the base, is the same for all. Prints a line of a table each: pairs of other prompts than
-were trained on, 95 % intervals over prompts.
+FILE is relative to FOLDER/preferences. Per file and correction one run of the pipeline as far as `probe`;
+the raw text, and with it the base, is the same for all. Prints a line of a table each: pairs of other prompts
+than were trained on, 95 % intervals over prompts.
 """
 
 import argparse
