@@ -21,6 +21,7 @@ from flows import (
     commands_reward,
     commands_run,
     commands_serve,
+    commands_sweep,
     doctor,
     servers,
 )
@@ -56,6 +57,7 @@ app = typer.Typer(
 )
 for module in (
     commands_run,
+    commands_sweep,
     commands_data,
     commands_evaluate,
     commands_registry,

@@ -1,6 +1,8 @@
 """`rlhf run`, `stage`, `config`: the pipeline and the tree that decides what it does."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -113,29 +115,35 @@ def exit_code(summary: RunSummary) -> int:
     return 3 if summary.promotion.verdict == "refused" or quarantined else 0
 
 
-def _execute(tree: RunConfig, *, fresh: bool, until: str | None, quiet: bool) -> RunSummary:
+@contextmanager
+def session(experiment: str) -> Iterator[None]:
+    """Have a Prefect server and the experiment at hand for the flows that the block runs."""
     prepare(Settings(), debug="--debug" in sys.argv)
     with temporary_prefect() as until_it_answers:
         from prefect.logging.handlers import APILogHandler
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
+        import flows.pipeline  # noqa: F401 - a second of imports, while the server starts
+        from tasks.run import connect_early
+
+        connect_early(experiment)
+        until_it_answers()
+        # The heartbeat's thread sleeps in whole seconds and is waited for; nobody listens to it in a terminal.
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            try:
+                yield
+            finally:
+                APILogHandler().flush()  # as long as the server answers
+
+
+def _execute(tree: RunConfig, *, fresh: bool, until: str | None, quiet: bool) -> RunSummary:
+    with session(tree.name):
         from flows.pipeline import rlhf
         from flows.progress import Display
         from tasks.progress import listen
-        from tasks.run import connect_early
 
-        connect_early(tree.name)
-        until_it_answers()
-        # The heartbeat's thread sleeps in whole seconds and is waited for; nobody listens to it in a terminal.
-        with (
-            temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
-            Display(quiet=quiet) as display,
-            listen(display),
-        ):
-            try:
-                return rlhf(tree, fresh=fresh, until=until)
-            finally:
-                APILogHandler().flush()  # as long as the server answers
+        with Display(quiet=quiet) as display, listen(display):
+            return rlhf(tree, fresh=fresh, until=until)
 
 
 def _show_stages(summary: RunSummary) -> None:

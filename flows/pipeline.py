@@ -5,6 +5,7 @@ from prefect import flow
 from schemas.config import RunConfig
 from schemas.pipeline import AlignerInputs, Round, collected_before, evaluations_of, policies_of
 from schemas.reports import RunSummary
+from schemas.sweep import SweptRun
 from tasks.align import align
 from tasks.approval import wait_for_approval
 from tasks.champion import face_champion
@@ -24,12 +25,15 @@ from tasks.waiting import wait_for_people
 
 
 @flow(name="rlhf", flow_run_name="{config.name}-seed{config.seed}")
-def rlhf(config: RunConfig, fresh: bool = False, until: str | None = None) -> RunSummary:
+def rlhf(
+    config: RunConfig, fresh: bool = False, until: str | None = None, swept: SweptRun | None = None
+) -> RunSummary:
     """Ouyang et al. 2022, figure 2, from raw text to a registered model.
 
-    `fresh` computes every stage again; `until` stops after the stage of that name.
+    `fresh` computes every stage again; `until` stops after the stage of that name; `swept` says of
+    which sweep this run is one.
     """
-    with pipeline_run(config, fresh=fresh, until=until) as run:
+    with pipeline_run(config, fresh=fresh, until=until, swept=swept) as run:
         data = validate(run, config.data)
         base = (
             import_base(run, config.base) if config.base else pretrain_base(run, data.corpus, config.pretrain)

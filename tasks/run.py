@@ -23,6 +23,7 @@ from schemas.reports import (
     StageEntry,
     StageResult,
 )
+from schemas.sweep import SweptRun
 from tasks.stage import StageReached
 from tasks.work import artifact_store, code_tags, connect_tracking
 
@@ -40,14 +41,16 @@ def connect_early(experiment: str) -> None:
 
 
 @contextmanager
-def pipeline_run(config: RunConfig, *, fresh: bool, until: str | None = None) -> Iterator[PipelineRun]:
-    """Open the parent run with the resolved configuration; finish it with the status that the block ends in."""
+def pipeline_run(
+    config: RunConfig, *, fresh: bool, until: str | None = None, swept: SweptRun | None = None
+) -> Iterator[PipelineRun]:
+    """Open the run that stages belong to, with the resolved configuration; it ends with the block's status."""
     content = config.model_dump_json(indent=2)
     digest = hashlib.sha256(content.encode()).hexdigest()
     tracking = connect_tracking(config.name)
     tracked = tracking.start_run(
-        config.name,
-        parent=None,
+        swept.label if swept else config.name,
+        parent=swept.sweep if swept else None,
         tags={
             "recipe": config.name,
             "config_digest": digest,

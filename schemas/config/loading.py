@@ -77,8 +77,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise ConfigError(f"{override!r}: the value is not valid YAML; quote it.") from None
-    if isinstance(value, str) and _is_number(value):
-        value = float(value)  # YAML 1.1 reads 1e-4 as a string
+    value = number_or_itself(value)
     first, *rest = path.split(".")
     node: Any = tree
     if first not in RunConfig.model_fields:
@@ -111,12 +110,12 @@ def _aligner(tree: dict[str, Any], name: str, override: str) -> dict[str, Any]:
     return entry
 
 
-def _is_number(text: str) -> bool:
+def number_or_itself(value: Any) -> Any:
+    """Return a text such as 1e-4, which YAML 1.1 does not take for a number, as one; anything else as it is."""
     try:
-        float(text)
+        return float(value) if isinstance(value, str) else value
     except ValueError:
-        return False
-    return True
+        return value
 
 
 def _describe(error: ValidationError) -> str:
