@@ -14,7 +14,9 @@ from typer.core import TyperGroup
 
 from flows import (
     commands_data,
+    commands_estimate,
     commands_evaluate,
+    commands_init,
     commands_label,
     commands_model,
     commands_registry,
@@ -25,6 +27,7 @@ from flows import (
     doctor,
     servers,
 )
+from flows.examples import teach
 from flows.terminal import say, show_json
 from schemas.errors import RLHFError
 
@@ -53,11 +56,12 @@ app = typer.Typer(
     help="Turn a base language model into an aligned one, and keep the evidence.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 for module in (
+    commands_init,
     commands_run,
     commands_sweep,
+    commands_estimate,
     commands_data,
     commands_evaluate,
     commands_registry,
@@ -69,6 +73,7 @@ for module in (
     doctor,
 ):
     module.register(app)
+teach(app)
 
 
 @app.callback()

@@ -10,6 +10,7 @@ from flows.commands_run import Json
 from flows.terminal import say, show, show_json
 from schemas.errors import ConfigError, NotFound, UserError
 from schemas.reports import Finding, ValidationReport
+from schemas.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from schemas.config.data import DataChecks
@@ -49,7 +50,10 @@ def validate(
 ) -> None:
     """Check a data file, and write its canonical table when --out names a folder."""
     if kind not in KINDS:
-        raise NotFound(f"No kind {kind!r}; wanted one of {', '.join(KINDS)}.")
+        meant = did_you_mean(kind, KINDS)
+        raise NotFound(
+            f"No kind {kind!r}; wanted one of {', '.join(KINDS)}" + (f"; {meant}" if meant else ".")
+        )
     from rlhf.data.validation import validate_files
 
     report = validate_files(

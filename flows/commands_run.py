@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 import yaml
 
+from flows import completion
 from flows.environment import prepare
 from flows.servers import temporary_prefect
 from flows.terminal import say, show, show_json, show_table
@@ -18,12 +19,23 @@ from schemas.errors import NotFound
 from schemas.evaluation import PolicyEvaluation
 from schemas.reports import RunSummary
 from schemas.settings import Settings
+from schemas.suggest import did_you_mean
 
 Recipe = Annotated[
-    str, typer.Argument(help="A file, several joined by commas, or a shipped name such as helpdesk.")
+    str,
+    typer.Argument(
+        help="A file, several joined by commas, or a shipped name such as helpdesk.",
+        autocompletion=completion.recipes,
+    ),
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="section.key=value, such as ppo.kl_coef=0.1", show_default=False)
+    list[str] | None,
+    typer.Argument(
+        metavar="[a.b=c ...]",
+        help="section.key=value, such as ppo.kl_coef=0.1; `rlhf config RECIPE` shows all keys.",
+        show_default=False,
+        autocompletion=completion.overrides,
+    ),
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Compute every stage again.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
@@ -50,7 +62,12 @@ def run(recipe: Recipe, overrides: Overrides = None, fresh: Fresh = False, json:
 
 
 def stage(
-    name: Annotated[str, typer.Argument(help="A stage, such as reward, or the name of an aligner.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A stage, such as reward, or the name of an aligner.", autocompletion=completion.stages
+        ),
+    ],
     recipe: Recipe,
     overrides: Overrides = None,
     fresh: Fresh = False,
@@ -60,7 +77,10 @@ def stage(
     tree = load_config(recipe, overrides or [])
     known = stage_names(tree)
     if name not in known:
-        raise NotFound(f"No stage {name!r}; this recipe has: {', '.join(known)}.")
+        meant = did_you_mean(name, known)
+        raise NotFound(
+            f"No stage {name!r}; this recipe has: {', '.join(known)}" + (f"; {meant}" if meant else ".")
+        )
     summary = _execute(tree, fresh=fresh, until=name, quiet=json)
     if json:
         show_json(summary, status="done")

@@ -311,6 +311,12 @@ class StageRecord(Record):
     files: tuple[FileRef, ...] = ()
     """Files from outside of the store that it read."""
     metrics: dict[str, float] = Field(default_factory=dict)
+    tokens: int = 0
+    """Worked on in training or sampled, as far as the stage counts them."""
+    saved: float = 0.0
+    """Seconds that it took where it was computed, if it was re-used."""
+    peak_bytes: float = 0.0
+    """Largest memory use: of the GPU's tensors, or of the whole process; 0 if nobody knows."""
 
     @property
     def stage(self) -> str:

@@ -45,15 +45,14 @@ def pipeline_run(
     config: RunConfig, *, fresh: bool, until: str | None = None, swept: SweptRun | None = None
 ) -> Iterator[PipelineRun]:
     """Open the run that stages belong to, with the resolved configuration; it ends with the block's status."""
-    content = config.model_dump_json(indent=2)
-    digest = hashlib.sha256(content.encode()).hexdigest()
+    content = _written(config)
     tracking = connect_tracking(config.name)
     tracked = tracking.start_run(
         swept.label if swept else config.name,
         parent=swept.sweep if swept else None,
         tags={
             "recipe": config.name,
-            "config_digest": digest,
+            "config_digest": config_digest(config),
             "seed": str(config.seed),
             **code_tags(),
             **_flow_tags(),
@@ -82,6 +81,15 @@ def pipeline_run(
         except StageReached as reached:
             logger.info("stopped after stage %s, as asked", reached)
         tracked.log_points(headline(run.run_id))
+
+
+def config_digest(config: RunConfig) -> str:
+    """Return what identifies a resolved tree."""
+    return hashlib.sha256(_written(config).encode()).hexdigest()
+
+
+def _written(config: RunConfig) -> str:
+    return config.model_dump_json(indent=2)
 
 
 def as_overrides(config: RunConfig) -> dict[str, JsonValue]:

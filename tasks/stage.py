@@ -18,6 +18,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
 from pydantic import BaseModel
 
+from rlhf.models.device import forget_peak, peak_bytes
 from schemas.config import ComputeConfig
 from schemas.pipeline import PipelineRun
 from schemas.refs import Ref
@@ -103,6 +104,7 @@ class Stage(Generic[P, R]):
                 data=result, name="Reused", message=f"computed by MLflow run {entry.record.run_id}"
             )
         emit(StageEvent(stage=called, state="started"))
+        forget_peak()
         work = StageWork(run=run, stage=self.name, key=key, started=started)
         body: Callable[..., R] = self.body  # `arguments` was bound to its signature
         try:
@@ -158,6 +160,7 @@ class Stage(Generic[P, R]):
                 "round": run.round,
                 "status": "reused",
                 "seconds": 0.0,
+                "saved": entry.record.seconds,
                 "ended": time.time(),
                 "run_id": tracked.run_id,
                 "reused_from": origin,
@@ -181,6 +184,8 @@ class Stage(Generic[P, R]):
             outputs=result.refs() if result else {},
             files=result.files if result else (),
             metrics=result.metrics if result else {},
+            tokens=work.tokens,
+            peak_bytes=peak_bytes(),
         )
 
     def _key(self, run: PipelineRun, inputs: dict[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """A tokenizer and a policy small enough to be built anew; a bucket that answers as S3 does."""
 
 import os
-from collections.abc import Iterator
+import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,31 @@ TEXTS = [
     "What does a kettle cost? The kettle costs twelve euros.",
     "Thank you for asking. The user said that the assistant was kind.",
 ]
+
+
+@pytest.fixture(scope="session")
+def parse() -> Callable[[str], None]:
+    """Check a line such as `rlhf run helpdesk --json` by the command line's own definitions, and run nothing."""
+    import click
+    import typer
+
+    from flows.cli import app
+
+    def parse(line: str) -> None:
+        program, *words = shlex.split(line, comments=True)
+        assert program == "rlhf", line
+        command, context = typer.main.get_command(app), None
+        try:
+            while hasattr(command, "commands") and words and not words[0].startswith("-"):
+                context = command.make_context(program, [], parent=context, resilient_parsing=True)
+                program, *words = words
+                command = command.commands[program]
+            if "--help" not in words:
+                command.make_context(program, words, parent=context)
+        except (KeyError, SystemExit, click.ClickException, typer.BadParameter) as error:
+            pytest.fail(f"`{line}` is no command: {error!r}")
+
+    return parse
 
 
 @pytest.fixture(scope="session")

@@ -107,6 +107,11 @@ def import_base(
     load_policy(out)
 
 
+def download_configuration(base: BaseModelConfig) -> Path:
+    """Return a folder with the configuration of a base model from the hub, without its weights."""
+    return _download("base.source", base.source, base.revision, ["config.json"])
+
+
 def attach_lora(
     model: PreTrainedModel,
     config: LoraConfig,

@@ -85,19 +85,6 @@ def percent(share: float | None) -> str:
     return "not measured" if share is None else f"{share:.1%}"
 
 
-def duration(seconds: float) -> str:
-    """Write a time as a person would."""
-    if seconds < 1:
-        return f"{seconds:.2f} s"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
 def verdict(content: ReportContent) -> str:
     """Say in one sentence what the gate decided."""
     held = {version: name for name, version in content.promotion.versions.items()}

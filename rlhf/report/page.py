@@ -10,7 +10,6 @@ from rlhf.report import figures, quality, reward_charts
 from rlhf.report.chart import standalone
 from rlhf.report.content import (
     ReportContent,
-    duration,
     feedback,
     over_optimisation,
     percent,
@@ -21,6 +20,7 @@ from rlhf.report.content import (
 )
 from rlhf.report.pipeline import pipeline
 from schemas.reports import GateRule
+from schemas.units import duration
 
 HEADLINES = ("loss", "accuracy", "rewards_accuracies", "score", "kl")
 """Metrics drawn openly; the rest is folded away."""

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-from rlhf.report.content import duration
 from schemas.reports import StageRecord
+from schemas.units import duration
 
 PANELS = (
     ("1 · Demonstrate", ("validate", "pretrain", "sft")),

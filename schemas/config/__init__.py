@@ -2,6 +2,7 @@
 
 from schemas.config.aligners import AlignerConfig, AlignerSection, DPOConfig, PPOConfig
 from schemas.config.aligners.ppo import AlarmConfig, GuardConfig, KLConfig
+from schemas.config.cost import CostConfig
 from schemas.config.data import DataConfig, FilesData, HelpdeskData
 from schemas.config.evaluation import EvaluateConfig, GateConfig
 from schemas.config.labelling import LabellingConfig
@@ -18,6 +19,7 @@ __all__ = [
     "AlignerSection",
     "BaseModelConfig",
     "ComputeConfig",
+    "CostConfig",
     "DPOConfig",
     "DataConfig",
     "EnsembleConfig",

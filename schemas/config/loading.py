@@ -8,8 +8,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from schemas.config.keys import keys_at
 from schemas.config.run import RunConfig
 from schemas.errors import ConfigError, NotFound
+from schemas.suggest import did_you_mean
 
 
 def load_config(recipe: str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -42,8 +44,11 @@ def _read(recipe: str) -> dict[str, Any]:
     elif recipe in shipped_recipes():
         text = (resources.files("recipes") / f"{recipe}.yaml").read_text(encoding="utf-8")
     else:
+        shipped = shipped_recipes()
+        meant = did_you_mean(recipe, [*shipped, *(str(path) for path in path.parent.glob("*.yaml"))])
         raise NotFound(
-            f"No recipe {recipe!r}: it is neither a file nor one of the shipped ones ({', '.join(shipped_recipes())})."
+            f"No recipe {recipe!r}: it is neither a file nor one of the shipped ones ({', '.join(shipped)})"
+            + (f"; {meant}" if meant else ".")
         )
     try:
         tree = yaml.safe_load(text)
@@ -102,9 +107,11 @@ def _aligner(tree: dict[str, Any], name: str, override: str) -> dict[str, Any]:
     )
     known = [entry.get("name", entry.get("method")) for entry in aligners]
     if name not in known:
+        meant = did_you_mean(name, [*RunConfig.model_fields, *map(str, known)])
         raise ConfigError(
             f"{override!r}: no section and no aligner is called {name!r}; "
-            f"sections: {', '.join(RunConfig.model_fields)}; aligners of this recipe: {', '.join(map(str, known))}."
+            f"sections: {', '.join(RunConfig.model_fields)}; aligners of this recipe: {', '.join(map(str, known))}"
+            + (f"; {meant}" if meant else ".")
         )
     entry: dict[str, Any] = aligners[known.index(name)]
     return entry
@@ -123,7 +130,9 @@ def _describe(error: ValidationError) -> str:
     for item in error.errors():
         where = ".".join(str(part) for part in item["loc"]) or "recipe"
         if item["type"] == "extra_forbidden":
-            lines.append(f"unknown key {where}")
+            *parents, name = item["loc"]
+            meant = did_you_mean(str(name), keys_at(parents))
+            lines.append(f"unknown key {where}" + (f" ({meant})" if meant else ""))
         else:
             lines.append(
                 f"{where}: {item['msg'].removeprefix('Value error, ')} (found {item['input']!r:.80})"

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from schemas.config.aligners import AlignerConfig, DPOConfig, PPOConfig
+from schemas.config.cost import CostConfig
 from schemas.config.data import DataConfig, FilesData, HelpdeskData
 from schemas.config.evaluation import EvaluateConfig, GateConfig
 from schemas.config.labelling import LabellingConfig
@@ -56,6 +57,7 @@ class RunConfig(Section):
     labelling: LabellingConfig = LabellingConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     gate: GateConfig = GateConfig()
+    cost: CostConfig = CostConfig()
 
     @model_validator(mode="after")
     def _aligner_names_differ(self) -> Self:

@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from typer.testing import CliRunner
 from flows.cli import app
 from flows.commands_run import exit_code, stage_names
 from flows.environment import Servers, prepare, running_servers, servers_file
+from flows.examples import EXAMPLES
 from schemas.config import RunConfig
+from schemas.config.keys import every_key
 from schemas.config.loading import load_config, shipped_recipes
 from schemas.errors import ConfigError
 from schemas.reports import Promotion, RunSummary, StageRecord
@@ -68,6 +71,92 @@ def test_a_mistake_of_the_user_is_one_line_and_exit_code_2(arguments, named):
     assert result.stdout == ""
     assert named in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["config", "helpdesk", "ppo.kl_coeff=1"], "kl_coef"),
+        (["config", "helpdesk", "ppo.guard.kep=last"], "keep"),
+        (["config", "helpdesk", "data.document=100"], "documents"),
+        (["config", "helpdesk", "reward.lora={rnk: 4}"], "rank"),
+        (["config", "hh", "data.rules={pii: {levl: warn}}"], "level"),
+        (["config", "helpdesk", "pretran.steps=1"], "pretrain"),
+        (["config", "helpdesk", "dp.beta=1"], "dpo"),
+        (["config", "helpdesc"], "helpdesk"),
+        (["stage", "rewrad", "helpdesk"], "reward"),
+        (["validate", "x.jsonl", "--as", "preference"], "preferences"),
+    ],
+)
+def test_a_slip_is_answered_with_what_was_meant(arguments, meant):
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert re.search(rf"did you mean ([a-z_]+ or )?{meant}( or [a-z_]+)?\?", result.stderr), result.stderr
+
+
+def test_a_name_that_resembles_nothing_is_not_guessed_at():
+    assert "did you mean" not in CliRunner().invoke(app, ["config", "helpdesk", "ppo.zzz=1"]).stderr
+
+
+def test_a_slip_in_a_command_is_answered_with_what_was_meant():
+    result = CliRunner().invoke(app, ["rnu", "helpdesk"])
+    assert result.exit_code == 2
+    assert "Did you mean 'run'" in result.stderr
+
+
+def _commands(group: object, prefix: str = "") -> Iterator[str]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}"
+
+
+def test_the_help_of_every_command_has_examples_that_the_command_line_takes(parse):
+    commands = set(_commands(typer.main.get_command(app)))
+    assert commands == set(EXAMPLES) - {"label"}
+    for command, examples in EXAMPLES.items():
+        for line, _ in examples:
+            parse(line.rpartition("&& ")[2])
+        shown = CliRunner().invoke(app, [*command.split(), "--help"]).stdout
+        assert examples[0][0].split()[-1] in shown
+
+
+def test_help_has_no_colours_in_a_file(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "FORCE_COLOR"}
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "run", "--help"],
+        env={**environment, "TERM": "xterm-256color"}, capture_output=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+    assert b"\x1b" not in done.stdout
+    assert b"rlhf run helpdesk" in done.stdout
+
+
+def _completed(line: str) -> list[str]:
+    environment = {"_RLHF_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    return CliRunner().invoke(app, [], env=environment, prog_name="rlhf").stdout.split()
+
+
+def test_tab_completes_commands_recipes_stages_and_keys():
+    assert {"run", "rollback", "report"} <= set(_completed("rlhf r"))
+    assert "helpdesk" in _completed("rlhf run h")
+    assert "reward" in _completed("rlhf stage re")
+    assert "evaluate-dpo" in _completed("rlhf stage evaluate-d")
+    assert _completed("rlhf run helpdesk ppo.kl_c") == ["ppo.kl_coef="]
+    assert "dpo.lora.rank=" in _completed("rlhf config helpdesk dpo.lora.")
+
+
+def test_every_key_that_is_offered_is_one_that_the_tree_has():
+    tree = load_config("helpdesk")
+    for key in every_key():
+        section, _, rest = key.partition(".")
+        node = next((aligner for aligner in tree.aligners if aligner.name == section), None)
+        names = key.split(".") if node is None else rest.split(".")
+        reached = (node or tree).model_dump()
+        while isinstance(reached, dict) and names and names[0] in reached:
+            reached = reached[names.pop(0)]
+        # What is null by default (adapters, an ensemble) or of the other kind of data has no value to arrive at.
+        assert not names or reached is None or section == "data" or key.startswith("data.rules"), key
 
 
 def test_an_unknown_option_is_exit_code_2():
@@ -196,5 +285,5 @@ def test_a_servers_file_left_by_a_killed_ui_is_not_believed(tmp_path):
 
 def test_the_readme_names_every_command():
     commands = typer.main.get_command(app).commands
-    documented = set(re.findall(r"`rlhf ([a-z-]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
+    documented = set(re.findall(r"`rlhf ([a-z][a-z-]*)", (ROOT / "README.md").read_text(encoding="utf-8")))
     assert set(commands) == documented

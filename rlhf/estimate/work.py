@@ -1,0 +1,100 @@
+"""How many tokens each stage works on, from the recipe and the mean lengths of prompts and responses."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from schemas.config import RunConfig
+from schemas.config.aligners import PPOConfig
+from schemas.config.run import of_round
+from schemas.config.section import Section
+from schemas.config.supervised import OptimiserConfig
+from schemas.estimates import Work
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Mean lengths in tokens."""
+
+    prompt: float
+    response: float
+
+    @property
+    def sequence(self) -> float:
+        """Of a prompt with its response."""
+        return self.prompt + self.response
+
+
+def work(config: RunConfig, lengths: Lengths) -> dict[str, Work]:
+    """Return the work of every stage that samples or trains, in the order in which they run."""
+    stages = {} if config.base else {"pretrain": _pretrain(config)}
+    stages["sft"] = _fitted(config.sft, lengths, sequences=1)
+    for number in range(1, config.labelling.rounds + 1):
+        stages |= {of_round(name, number): found for name, found in _round(config, lengths)}
+    return stages
+
+
+def _round(config: RunConfig, lengths: Lengths) -> Iterator[tuple[str, Work]]:
+    sample = config.sample
+    responses = sample.num_prompts * sample.num_responses
+    from_files = config.preferences.source == "files"
+    compared = 2 if from_files else sample.num_responses
+    yield (
+        "sample",
+        Work(drawn=responses * _drawn(lengths, sample.max_new_tokens), rows=sample.batch_size),
+    )
+    reward = _fitted(config.reward, lengths, sequences=compared)
+    yield "reward", reward
+    if config.preferences.judging_fraction:
+        yield "judge", reward
+    for aligner in config.aligners:
+        yield aligner.name, _aligned(aligner, lengths)
+    evaluate = config.evaluate
+    for policy in ("sft", *(aligner.name for aligner in config.aligners)):
+        drawn = _drawn(lengths, evaluate.max_new_tokens)
+        # The reward model, and but for SFT itself both policies' log-probabilities, read each response.
+        passes = 1 if policy == "sft" else 3
+        yield (
+            f"evaluate-{policy}",
+            Work(
+                drawn=evaluate.num_prompts * drawn,
+                read=evaluate.num_prompts * passes * (lengths.prompt + drawn),
+                rows=min(evaluate.batch_size, evaluate.num_prompts),
+            ),
+        )
+
+
+def _pretrain(config: RunConfig) -> Work:
+    section = config.pretrain
+    return Work(trained=float(section.steps * section.batch_size * section.block_size))
+
+
+def _fitted(section: OptimiserConfig, lengths: Lengths, *, sequences: int) -> Work:
+    """Examples of so many sequences each, cut at the maximal length."""
+    length = min(lengths.sequence, section.max_length)
+    return Work(trained=section.steps * section.batch_size * sequences * length)
+
+
+def _aligned(section: Section, lengths: Lengths) -> Work:
+    if isinstance(section, OptimiserConfig):  # pairs from a file; the reference reads each once per use
+        pairs = _fitted(section, lengths, sequences=2)
+        return Work(trained=pairs.trained, read=pairs.trained)
+    return _ppo(section, lengths) if isinstance(section, PPOConfig) else Work()
+
+
+def _ppo(section: PPOConfig, lengths: Lengths) -> Work:
+    responses = section.iterations * section.batch_size
+    drawn = _drawn(lengths, section.max_new_tokens)
+    sequence = lengths.prompt + drawn
+    trained_models = 1 if section.shared_trunk else 2
+    # Old log-probabilities, reference, reward model, and a critic of its own read each response once.
+    read_by = 2 + trained_models
+    return Work(
+        drawn=responses * drawn,
+        read=responses * read_by * sequence,
+        trained=responses * section.epochs * trained_models * sequence,
+        rows=section.batch_size,
+    )
+
+
+def _drawn(lengths: Lengths, most: int) -> float:
+    return min(lengths.response, most)
