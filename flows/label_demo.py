@@ -20,12 +20,13 @@ def main() -> int:
     """Serve the page, run the pipeline beside it, and stop the page when the run ends."""
     command = [sys.executable, "-m", "flows.cli"]
     environment = {**os.environ, "RLHF_HOME": str(Settings().home)}
-    page = subprocess.Popen([*command, "label", "serve"], env=environment)  # noqa: S603 - our own arguments
+    # First, so that the page need not make an admin of its own.
+    subprocess.run([*command, "label", "rater", "you", "--admin"], env=environment, check=True)  # noqa: S603 - our own arguments
+    page = subprocess.Popen([*command, "label", "serve"], env=environment)  # noqa: S603
     try:
         time.sleep(2)
         if page.poll() is not None:
             return page.returncode
-        subprocess.run([*command, "label", "rater", "you", "--admin"], env=environment, check=True)  # noqa: S603
         say(
             "above is the token of `you`, rater and admin; the batch appears on the page once a small model has been trained"
         )

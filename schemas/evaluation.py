@@ -56,6 +56,17 @@ class Safety(Record):
     benign_prompts: int = 0
 
 
+class TaskScore(Record):
+    """One metric of one lm-eval task."""
+
+    task: str
+    metric: str
+    value: float
+    stderr: float | None = None
+    """Standard error, where the harness knows one."""
+    documents: int
+
+
 class Judging(Record):
     """What an LLM judge cost, and how far it contradicts itself."""
 
@@ -106,3 +117,5 @@ class PolicyEvaluation(Record):
     wording: Wording | None = None
     forgetting: Forgetting | None = None
     safety: Safety | None = None
+    tasks: tuple[TaskScore, ...] = ()
+    """Of the lm-eval harness, where the recipe names some."""

@@ -45,13 +45,7 @@ def face_champion(
     return Contest(champion=champion, incumbent=incumbent, verdicts=verdicts)
 
 
-def _asked(
-    policy: ModelRef,
-    judging: ModelRef | None,
-    samples: DatasetRef,
-    theirs: DatasetRef,
-    config: EvaluateConfig,
-) -> str:
+def _asked(policy: ModelRef, theirs: DatasetRef, config: EvaluateConfig, **_: object) -> str:
     return answers_digest(policy, theirs, config)
 
 

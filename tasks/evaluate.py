@@ -1,5 +1,6 @@
 """Stages `evaluate-...`: every policy answers the same held-out prompts and is judged against the SFT policy."""
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -19,7 +20,18 @@ if TYPE_CHECKING:
     from rlhf.evaluation.subject import Subject
 
 
-@stage("evaluate", fingerprint=verdicts_digest)
+def _outside(policy: ModelRef, baseline: DatasetRef | None, config: EvaluateConfig, **_: object) -> str:
+    """Digest what lies outside the store: people's verdicts, and the files of lm-eval tasks."""
+    verdicts = verdicts_digest(policy, baseline, config)
+    if config.lm_eval is None:
+        return verdicts
+    from rlhf.evaluation.harness import task_files
+
+    contents = b"".join(file.read_bytes() for file in task_files(config.lm_eval))
+    return verdicts + hashlib.sha256(contents).hexdigest()
+
+
+@stage("evaluate", fingerprint=_outside)
 def evaluate_policy(
     work: StageWork,
     name: str,
@@ -36,6 +48,7 @@ def evaluate_policy(
     """Sample, score and judge one policy; `baseline` holds the SFT policy's samples on the same prompts."""
     from rlhf.data.helpdesk.world import World
     from rlhf.evaluation import policy as evaluation
+    from rlhf.evaluation.harness import run_tasks
     from rlhf.evaluation.judges import verdicts
     from rlhf.evaluation.llm_judge import LLMJudge
     from rlhf.evaluation.subject import Subject
@@ -58,6 +71,7 @@ def evaluate_policy(
             "judging": chosen.summary() if isinstance(chosen, LLMJudge) else None,
             "forgetting": _forgetting(work, subject, reference, held_out, config),
             "safety": _safety(work, subject, held_out, world, config),
+            "tasks": run_tasks(subject, config.lm_eval) if config.lm_eval else (),
         }
     )
     shown = ("prompt_id", "response", "tokens", "score", "kl")
@@ -144,4 +158,6 @@ def numbers(found: Record) -> dict[str, float]:
             flat |= numbers(value)
         elif isinstance(value, float):
             flat[name] = value
+        elif name == "tasks":
+            flat |= {f"task_{score.task}_{score.metric}": score.value for score in value}
     return flat

@@ -9,7 +9,6 @@ from rlhf.feedback.schema import Batch
 from schemas.config import DataConfig, PreferencesConfig
 from schemas.errors import DataRejected
 from schemas.refs import DatasetRef
-from schemas.reports import PreferencesResult
 from schemas.settings import Settings
 from tasks.work import artifact_store
 
@@ -60,13 +59,7 @@ def publish_for_people(
     return publish(feedback_store(), people_key(candidates), frame, plan, gold)
 
 
-def answers_digest(
-    candidates: DatasetRef,
-    given: DatasetRef | None,
-    earlier: PreferencesResult | None,
-    data: DataConfig,
-    config: PreferencesConfig,
-) -> str:
+def answers_digest(candidates: DatasetRef, config: PreferencesConfig, **_: object) -> str:
     """Return what tells one state of people's answers from another; the same for all other sources."""
     if config.source != "people":
         return ""

@@ -4,11 +4,11 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from schemas.config import DataConfig, EvaluateConfig, RewardConfig
+from schemas.config import EvaluateConfig, RewardConfig
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineRun
 from schemas.refs import DatasetRef, ModelRef
-from schemas.reports import HeldOut, PreferencesResult
+from schemas.reports import PreferencesResult
 from schemas.settings import Settings
 from tasks.feedback import feedback_store
 from tasks.reward import train_reward
@@ -78,16 +78,7 @@ def comparison_key(policy: ModelRef, baseline: DatasetRef, config: EvaluateConfi
 
 
 def verdicts_digest(
-    name: str,
-    policy: ModelRef,
-    sft: ModelRef,
-    reward: ModelRef | None,
-    judge: ModelRef | None,
-    held_out: HeldOut,
-    baseline: DatasetRef | None,
-    rollouts: DatasetRef | None,
-    data: DataConfig,
-    config: EvaluateConfig,
+    policy: ModelRef, baseline: DatasetRef | None, config: EvaluateConfig, **_: object
 ) -> str:
     """Return what tells one state of people's verdicts from another; the same for all other judges."""
     return "" if baseline is None else answers_digest(policy, baseline, config)

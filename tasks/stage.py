@@ -49,7 +49,7 @@ def stage(
     """Make a function of (work, refs..., config) a stage.
 
     `reuse=False` is for stages whose result lies outside the store; `fingerprint` digests what a stage reads from
-    outside (given the stage's own arguments), so that a changed file is noticed.
+    outside (given the stage's arguments by name), so that a changed file is noticed.
     """
     return lambda body: Stage(body, name, reuse, fingerprint)
 
@@ -197,7 +197,7 @@ class Stage(Generic[P, R]):
             "code": code_digest(self.body.__module__),
         }
         if self.fingerprint:
-            parts["outside"] = self.fingerprint(*inputs.values())
+            parts["outside"] = self.fingerprint(**inputs)
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -4,7 +4,7 @@ from schemas.config.aligners import AlignerConfig, AlignerSection, DPOConfig, PP
 from schemas.config.aligners.ppo import AlarmConfig, GuardConfig, KLConfig
 from schemas.config.cost import CostConfig
 from schemas.config.data import DataConfig, FilesData, HelpdeskData
-from schemas.config.evaluation import EvaluateConfig, GateConfig
+from schemas.config.evaluation import EvaluateConfig, GateConfig, HarnessConfig
 from schemas.config.labelling import LabellingConfig
 from schemas.config.models import BaseModelConfig, LoraConfig, ModelShape, PretrainConfig
 from schemas.config.preferences import PreferencesConfig, SampleConfig
@@ -28,6 +28,7 @@ __all__ = [
     "FilesData",
     "GateConfig",
     "GuardConfig",
+    "HarnessConfig",
     "HelpdeskData",
     "KLConfig",
     "LabellingConfig",

@@ -58,6 +58,17 @@ class SafetyConfig(Section):
     threshold: float = Field(0.5, gt=0, lt=1)
 
 
+class HarnessConfig(Section):
+    """Tasks of EleutherAI's lm-evaluation-harness from local files (extra `lm-eval`)."""
+
+    folder: str
+    """Holds the tasks' YAML files; nothing else is searched, and none may name Python code."""
+    tasks: tuple[str, ...] = Field(min_length=1)
+    """Names of tasks or groups."""
+    limit: int | None = Field(None, ge=1)
+    """Documents of each task at most."""
+
+
 class EvaluateConfig(Section):
     """Every policy answers the same held-out prompts; responses are judged pairwise against the SFT policy's."""
 
@@ -76,6 +87,7 @@ class EvaluateConfig(Section):
     llm: LLMJudgeConfig = LLMJudgeConfig()
     people: PeopleJudgeConfig = PeopleJudgeConfig()
     safety: SafetyConfig = SafetyConfig()
+    lm_eval: HarnessConfig | None = None
 
     @model_validator(mode="after")
     def _the_llm_has_a_name(self) -> Self:
