@@ -7,7 +7,7 @@ please the reward model rather than people. Per seed, from the same start:
 
 1. without a limit, for all iterations: the policy of each look is kept, and the hidden utility ('gold') of
    its responses to held-out prompts says when it was at its best;
-2. with `guard.agreement_falls` on `stop`: where it stops, and what it returns.
+2. with `guard.agreement_stalls` on `stop`: where it stops, and what it returns.
 
 PPO is given the held-out preferences and nothing else; gold is computed here, after training. One JSON line
 per seed (`looks` has the curve), then the table.
@@ -166,7 +166,7 @@ def study(inputs: Inputs, iterations: int, folder: Path) -> dict[str, Any]:
     free, stopped = folder / "free", folder / "stopped"
     curve, looks = train(inputs, config, free)
     by_iteration = dict(golds(inputs, looks, free))
-    stop = GuardConfig(agreement_falls=AlarmConfig(limit=2.0, action="stop"))
+    stop = GuardConfig(agreement_stalls=AlarmConfig(limit=1.64, action="stop"))
     guarded, _ = train(inputs, config.model_copy(update={"guard": stop}), stopped)
     peak = max(by_iteration, key=lambda iteration: by_iteration[iteration])
     return {
@@ -188,6 +188,7 @@ def study(inputs: Inputs, iterations: int, folder: Path) -> dict[str, Any]:
                 "kl": round(step.metrics["kl"], 2),
                 "agreement": round(step.metrics["agreement"], 4),
                 "fall": round(step.metrics["agreement_fall"], 2),
+                "rise": round(step.metrics.get("agreement_rise", 0.0), 2),
                 "gold": round(by_iteration[step.step], 3),
             }
             for step in curve

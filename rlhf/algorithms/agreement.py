@@ -29,13 +29,13 @@ def mean_by_prompt(values_P: Tensor, weights_P: Tensor, prompt_P: Tensor) -> Ten
     return total_N / zeros_N.index_add(0, prompt_P, weights_P)
 
 
-def fall_in_standard_errors(before_N: Tensor, now_N: Tensor) -> float:
-    """Return by how many standard errors of the paired difference the mean has fallen; 0 where it has not.
+def change_in_standard_errors(before_N: Tensor, now_N: Tensor) -> float:
+    """Return by how many standard errors of the paired difference the mean has risen; a fall is negative.
 
-    Fewer than two prompts have no standard error, and show no fall.
+    Fewer than two prompts have no standard error, and show no change.
     """
     change_N = now_N - before_N
-    if len(change_N) < 2 or not change_N.mean() < 0:
+    if len(change_N) < 2 or not change_N.any():
         return 0.0
     error = change_N.std() / math.sqrt(len(change_N))
-    return float(-change_N.mean() / error)
+    return float(change_N.mean() / error)

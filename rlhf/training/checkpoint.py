@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from rlhf.training.held_out import Best
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 _PREFIX = "iteration-"
 _PARTIAL = "partial-"
-_AGREEMENT, _WEIGHTS = "agreement", "weights."
+_AGREEMENT, _RECENT, _WEIGHTS = "agreement", "recent", "weights."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,8 @@ def save_checkpoint(
         progress.rollouts.write_parquet(partial / "rollouts.parquet")
     if progress.best is not None:
         weights = {_WEIGHTS + name: tensor.contiguous() for name, tensor in progress.best.weights.items()}
-        save_file({_AGREEMENT: progress.best.agreement_N} | weights, partial / "best.safetensors")
+        looks = {_AGREEMENT: progress.best.agreement_N, _RECENT: torch.stack(progress.best.recent)}
+        save_file(looks | weights, partial / "best.safetensors")
     state = {
         "settings": settings,
         "kl_coef": progress.kl_coef,
@@ -108,4 +110,4 @@ def _best(checkpoint: Path, iteration: int) -> Best:
     weights = {
         name.removeprefix(_WEIGHTS): tensor for name, tensor in tensors.items() if name.startswith(_WEIGHTS)
     }
-    return Best(iteration, tensors[_AGREEMENT], weights)
+    return Best(iteration, tensors[_AGREEMENT], weights, tensors[_RECENT].unbind())

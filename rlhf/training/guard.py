@@ -1,5 +1,6 @@
 """Alarms of a run of PPO: what its own metrics say about collapse and over-optimisation."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,12 @@ def alarms(metrics: Mapping[str, float], first: Mapping[str, float], config: Gua
             config.agreement_falls,
             metrics.get("agreement_fall", 0.0),
             True,
+        ),
+        (
+            "rise of the agreement with held-out preferences over two evaluations, in standard errors,",
+            config.agreement_stalls,
+            metrics.get("agreement_rise", math.inf),
+            False,
         ),
     ]
     found = []

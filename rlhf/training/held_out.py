@@ -10,13 +10,13 @@ Shapes: P pairs, N prompts, R distinct responses.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from rlhf.algorithms.agreement import choice_probabilities, fall_in_standard_errors, mean_by_prompt
+from rlhf.algorithms.agreement import change_in_standard_errors, choice_probabilities, mean_by_prompt
 from rlhf.data.pairs import encode_pairs
 from rlhf.models.precision import Precision, autocast
 from rlhf.models.sampling import response_logprobs
@@ -26,6 +26,10 @@ from schemas.config import PPOConfig
 
 if TYPE_CHECKING:
     import polars as pl
+
+
+STALL_LOOKS = 2
+"""Evaluations between the two that tell whether the agreement still rises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,8 @@ class Best:
     """By prompt."""
     weights: Mapping[str, Tensor]
     """Of the policy's trainable parameters; copies."""
+    recent: tuple[Tensor, ...]
+    """Agreement by prompt at the last evaluations, the newest last: at most `STALL_LOOKS`."""
 
 
 class HeldOut:
@@ -69,7 +75,8 @@ class HeldOut:
 
     def start(self, policy: Trained) -> Best:
         """Return the policy before its first step: it has no opinion, so each agreement is 0.5."""
-        return Best(0, torch.full((int(self._prompt_P.max()) + 1,), 0.5), _copies(policy))
+        undecided_N = torch.full((int(self._prompt_P.max()) + 1,), 0.5)
+        return Best(0, undecided_N, _copies(policy), (undecided_N,))
 
     def evaluate(self, policy: Trained, best: Best, iteration: int) -> tuple[dict[str, float], Best]:
         """Return what was measured after so many iterations, and the best evaluation with this one in mind."""
@@ -78,10 +85,15 @@ class HeldOut:
         agreement_N = mean_by_prompt(agreement_P, self._weight_P, self._prompt_P)
         metrics = {
             "agreement": agreement_N.mean().item(),
-            "agreement_fall": fall_in_standard_errors(best.agreement_N, agreement_N),
+            "agreement_fall": max(0.0, -change_in_standard_errors(best.agreement_N, agreement_N)),
         }
+        if len(best.recent) == STALL_LOOKS:
+            metrics["agreement_rise"] = change_in_standard_errors(best.recent[0], agreement_N)
+        recent = (*best.recent, agreement_N)[-STALL_LOOKS:]
         if agreement_N.mean() > best.agreement_N.mean():
-            best = Best(iteration, agreement_N, _copies(policy))
+            best = Best(iteration, agreement_N, _copies(policy), recent)
+        else:
+            best = replace(best, recent=recent)
         return metrics | {"best_iteration": float(best.iteration)}, best
 
     @torch.no_grad()

@@ -57,6 +57,9 @@ class GuardConfig(Section):
     agreement_falls: AlarmConfig | None = AlarmConfig(limit=2.0, action="warn")
     """Standard errors by which the agreement with held-out preferences may fall from its best: the score goes on
     rising then only because the reward model is wrong where the policy has gone (Gao et al. 2023)."""
+    agreement_stalls: AlarmConfig | None = None
+    """Standard errors by which it must have risen over the last two evaluations: where it does not rise any more, what
+    the score still gains is not what people asked for. 1.64 asks for a rise that is significant at 5 %."""
     evaluate_every: int = Field(5, ge=1)
     """Iterations between two measurements of that agreement; the last one is always measured."""
     num_pairs: int = Field(1_000, ge=1)

@@ -31,6 +31,7 @@ PROMPTS = pl.DataFrame(
         ("length_drift", "response_length", 2.0, 40.0, 41.0),
         ("length_drift", "response_length", 2.0, 10.0, 9.0),
         ("agreement_falls", "agreement_fall", 2.0, 2.0, 2.1),
+        ("agreement_stalls", "agreement_rise", 1.5, 1.5, 1.4),
     ],
 )
 def test_an_alarm_fires_past_its_limit_only(name: str, metric: str, limit: float, quiet: float, loud: float):

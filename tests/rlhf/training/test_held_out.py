@@ -141,8 +141,7 @@ def test_the_agreement_is_the_policys_own_choice_within_each_pair(
     assert metrics["agreement"] == pytest.approx(sum(means) / len(means), abs=1e-5)
     assert metrics["agreement"] != pytest.approx(0.5, abs=1e-4)
     # Kept are the weights of the better of the two, and not the parameters that go on changing.
-    kept = begun if metrics["agreement"] < 0.5 else best
-    assert best is kept
+    assert (best.weights is begun.weights) == (metrics["agreement"] < 0.5) == (best.iteration == 0)
     assert all(
         tensor.data_ptr() != policy.weights()[name].data_ptr() for name, tensor in best.weights.items()
     )
@@ -169,7 +168,7 @@ def test_a_policy_that_learns_the_chosen_responses_agrees_and_one_that_learns_th
         else:
             assert metrics["agreement"] < 0.48
             assert metrics["agreement_fall"] > 0
-            assert best is begun
+            assert best.weights is begun.weights
 
 
 def looked_at(step: StepMetrics) -> float:
@@ -199,6 +198,22 @@ def test_a_fall_past_the_limit_stops_the_run_which_returns_the_policy_of_the_bes
     fitted, _ = fit(folders, tmp_path / "last", last.model_copy(update={"iterations": end}), against(pairs))
     assert fitted.metrics["returned_iteration"] == end
     assert not same_weights(tmp_path / "out", tmp_path / "last")
+
+
+def test_a_rise_is_told_from_the_second_look_on_and_too_small_a_one_stops_the_run(
+    folders: tuple[Path, Path], pairs: pl.DataFrame, tmp_path: Path
+):
+    stalls = GuardConfig(agreement_stalls=AlarmConfig(limit=0.0), agreement_falls=None, evaluate_every=1)
+    config = CONFIG.model_copy(update={"guard": stalls, "iterations": 8})
+    _, whole = fit(folders, tmp_path / "whole", config, against(pairs))
+    assert "agreement_rise" not in whole[0].metrics
+    for earlier, now in zip(whole, whole[2:], strict=False):
+        assert (now.metrics["agreement_rise"] > 0) == (looked_at(now) > looked_at(earlier))
+    end = next(step.step for step in whole if step.metrics.get("agreement_rise", 0.0) < 0)
+    assert end < len(whole), "the test shows something only if the run would have gone on"
+    stop = stalls.model_copy(update={"agreement_stalls": AlarmConfig(limit=0.0, action="stop")})
+    _, curve = fit(folders, tmp_path / "out", config.model_copy(update={"guard": stop}), against(pairs))
+    assert [step.metrics["agreement"] for step in curve] == [looked_at(step) for step in whole[:end]]
 
 
 def test_without_held_out_preferences_the_last_policy_is_returned_and_nothing_is_looked_at(
