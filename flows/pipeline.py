@@ -3,7 +3,7 @@
 from prefect import flow
 
 from schemas.config import RunConfig
-from schemas.pipeline import AlignerInputs, Round, collected_before, evaluations_of, policies_of
+from schemas.pipeline import AlignerInputs, Round, Trial, collected_before, evaluations_of, policies_of
 from schemas.reports import RunSummary
 from schemas.sweep import SweptRun
 from tasks.align import align
@@ -69,16 +69,15 @@ def rlhf(
             policies = {aligner.name: align(turn, given, aligner) for aligner in config.aligners}
             # Step 4: judge against the SFT policy; the next round ranks what the new policies say
             judging = train_judge(turn, start, collected, sampled.of_sft, config.reward)
-            baseline, judged = judge(
-                turn,
-                sft.model,
-                reward.model,
-                judging,
-                data.evaluation,
-                policies,
-                config.data,
-                config.evaluate,
+            trial = Trial(
+                sft=sft.model,
+                reward=reward.model,
+                judging=judging,
+                held_out=data.evaluation,
+                data=config.data,
+                config=config.evaluate,
             )
+            baseline, judged = judge(turn, trial, policies)
             rounds.append(
                 Round(
                     run=turn,
@@ -91,18 +90,7 @@ def rlhf(
             )
         # Promote only what has shown to be better than the champion
         policies, judged = policies_of(rounds), evaluations_of(rounds)
-        contest = face_champion(
-            run,
-            policies,
-            judged,
-            baseline,
-            sft.model,
-            reward.model,
-            judging,
-            data.evaluation,
-            config.data,
-            config.evaluate,
-        )
+        contest = face_champion(run, trial, policies, judged, baseline)
         decision = decide(
             run,
             baseline,

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+from schemas.config import DataConfig, EvaluateConfig
 from schemas.config.run import ComputeConfig, of_round
 from schemas.record import Record
 from schemas.refs import DatasetRef, ModelRef
 from schemas.reports import (
     EvaluationResult,
+    HeldOut,
     PolicyResult,
     PreferencesResult,
     RewardResult,
@@ -71,6 +73,18 @@ class AlignerInputs(Record):
             rater_weights=collected.rater_weights,
             held_out=reward.held_out,
         )
+
+
+class Trial(Record):
+    """What every policy is judged by, and against."""
+
+    sft: ModelRef
+    reward: ModelRef
+    judging: ModelRef | None
+    """A reward model for judging alone, where the recipe's judge is one."""
+    held_out: HeldOut
+    data: DataConfig
+    config: EvaluateConfig
 
 
 class Round(Record):

@@ -1,9 +1,9 @@
 """What a run's candidates have to beat: the registry's champion, on the same held-out prompts, by the same judge."""
 
-from schemas.config import DataConfig, EvaluateConfig
-from schemas.pipeline import PipelineRun
+from schemas.config import EvaluateConfig
+from schemas.pipeline import PipelineRun, Trial
 from schemas.refs import DatasetRef, ModelRef
-from schemas.reports import Champion, Comparison, Contest, EvaluationResult, HeldOut, PolicyResult
+from schemas.reports import Champion, Comparison, Contest, EvaluationResult, PolicyResult
 from tasks.evaluate import evaluate_policy
 from tasks.judge import answers_digest, choose
 from tasks.stage import stage
@@ -12,15 +12,10 @@ from tasks.work import StageWork, artifact_store, model_registry
 
 def face_champion(
     run: PipelineRun,
+    trial: Trial,
     policies: dict[str, PolicyResult],
     judged: dict[str, EvaluationResult],
     baseline: EvaluationResult,
-    sft: ModelRef,
-    reward: ModelRef,
-    judging: ModelRef | None,
-    held_out: HeldOut,
-    data: DataConfig,
-    config: EvaluateConfig,
 ) -> Contest:
     """Let the champion answer the same prompts, and the judge compare; without one, SFT stands in its place."""
     champion = _current(run, policies)
@@ -30,14 +25,14 @@ def face_champion(
         incumbent = judged[champion.candidate]
     else:
         # KL from this run's SFT policy means nothing between two tokenizers; what it says can still be judged.
-        reference = sft if _same_tokens(champion.model, sft) else champion.model
+        reference = trial.sft if _same_tokens(champion.model, trial.sft) else champion.model
         incumbent = evaluate_policy.named("evaluate-champion")(
-            run, "champion", champion.model, reference, reward, judging, held_out,
-            baseline.samples, None, data, config,
+            run, "champion", champion.model, reference, trial.reward, trial.judging, trial.held_out,
+            baseline.samples, None, trial.data, trial.config,
         )  # fmt: skip
     verdicts = {
         name: compare.named(f"compare-{name}")(
-            run, policies[name].model, judging, found.samples, incumbent.samples, config
+            run, policies[name].model, trial.judging, found.samples, incumbent.samples, trial.config
         ).verdicts
         for name, found in judged.items()
         if name != champion.candidate

@@ -7,7 +7,7 @@ import polars as pl
 
 from schemas.config import DataConfig, EvaluateConfig
 from schemas.evaluation import Forgetting, Safety
-from schemas.pipeline import PipelineRun
+from schemas.pipeline import PipelineRun, Trial
 from schemas.record import Interval, Record
 from schemas.refs import DatasetRef, ModelRef
 from schemas.reports import EvaluationResult, HeldOut, PolicyResult
@@ -86,32 +86,23 @@ def evaluate_policy(
 
 
 def judge(
-    run: PipelineRun,
-    sft: ModelRef,
-    reward: ModelRef,
-    judging: ModelRef | None,
-    held_out: HeldOut,
-    policies: dict[str, PolicyResult],
-    data: DataConfig,
-    config: EvaluateConfig,
+    run: PipelineRun, trial: Trial, policies: dict[str, PolicyResult]
 ) -> tuple[EvaluationResult, dict[str, EvaluationResult]]:
     """Evaluate the SFT policy, and every policy against it."""
+    fixed = (trial.sft, trial.reward, trial.judging, trial.held_out)
     baseline = evaluate_policy.named("evaluate-sft")(
-        run, run.called("sft"), sft, sft, reward, judging, held_out, None, None, data, config
+        run, run.called("sft"), trial.sft, *fixed, None, None, trial.data, trial.config
     )
     judged = {
         name: evaluate_policy.named(f"evaluate-{name}")(
             run,
             run.called(name),
             policy.model,
-            sft,
-            reward,
-            judging,
-            held_out,
+            *fixed,
             baseline.samples,
             policy.rollouts,
-            data,
-            config,
+            trial.data,
+            trial.config,
         )
         for name, policy in policies.items()
     }
