@@ -11,7 +11,7 @@ import typer
 from flows.commands_registry import Name, registry
 from flows.environment import prepare
 from flows.terminal import say, show
-from schemas.errors import NotFound
+from schemas.errors import ConfigError, NotFound
 from schemas.refs import ModelRef
 from schemas.settings import Settings
 
@@ -103,17 +103,29 @@ class _Judge:
 
 def report(
     run: Annotated[str | None, typer.Argument(help="The run's id; default: the run that ended last.")] = None,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="RUN RUN", help="Put two runs side by side instead.", show_default=False),
+    ] = None,
 ) -> None:
-    """Write a run's page to the reports folder and say where it is."""
+    """Write a run's page, or one that compares two runs, to the reports folder and say where it is."""
     settings = Settings()
     prepare(settings)
+    from rlhf.report.comparison import render_comparison
     from rlhf.report.page import render
-    from tasks.report import read_content
+    from tasks.report import read_content, settings_apart
 
-    run_id = run or _last_run(settings)
-    page = render(read_content(run_id))
+    if run is not None and compare is not None:
+        raise ConfigError("Name one run, or two after --compare, and not both.")
+    if compare is not None:
+        first, second = (read_content(one) for one in compare)
+        page = render_comparison(first, second, settings_apart(first.config, second.config))
+        name = "-".join(one[:8] for one in compare)
+    else:
+        name = run or _last_run(settings)
+        page = render(read_content(name))
     settings.reports.mkdir(parents=True, exist_ok=True)
-    target = settings.reports / f"{run_id}.html"
+    target = settings.reports / f"{name}.html"
     target.write_text(page, encoding="utf-8")
     show(str(target))
 

@@ -64,7 +64,7 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "report": (
         ("rlhf report", "the page of the run that ended last"),
-        ("rlhf report RUN", "that of another run"),
+        ("rlhf report --compare RUN RUN", "two runs side by side"),
     ),
     "evaluate-reward": (
         ("rlhf evaluate-reward RUN/reward --data pairs.jsonl", "accuracy with intervals, beside baselines"),

@@ -2,6 +2,9 @@
 
 from schemas.record import Interval, Record
 
+SHOWN_SAMPLES = 96
+"""Rows of a policy's samples that a report shows, token by token."""
+
 
 class CurvePoint(Record):
     """One iteration of an online aligner, judged afterwards."""

@@ -199,7 +199,8 @@ class Samples(_Prompted):
     """One policy's responses with tokens, score (normalised reward) and KL from the reference (nats, summed).
 
     `logprob` is the policy's own log-probability of the response (nats, summed); `score` is null without a reward model.
-    `gold` (hidden utility), `right` and `rude` are what the judge saw; null where no world knows the truth.
+    `pieces` are the texts of the response's tokens and `piece_kl` the part of the KL that each makes up; both are empty for the
+    reference itself, and beyond the rows that a report shows. `gold` (hidden utility), `right` and `rude` are what the judge saw; null where no world knows the truth.
     """
 
     response: pl.String
@@ -208,6 +209,8 @@ class Samples(_Prompted):
     logprob: pl.Float64
     score: pl.Float64 = pa.Field(nullable=True)
     kl: pl.Float64
+    pieces: pl.List = pa.Field(dtype_kwargs={"inner": pl.String})
+    piece_kl: pl.List = pa.Field(dtype_kwargs={"inner": pl.Float64})
     gold: pl.Float64 = pa.Field(nullable=True)
     right: pl.Boolean = pa.Field(nullable=True)
     rude: pl.Boolean = pa.Field(nullable=True)

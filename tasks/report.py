@@ -15,6 +15,7 @@ from schemas.config import RunConfig
 from schemas.config.loading import load_config, shipped_recipes
 from schemas.config.run import of_round
 from schemas.errors import ConfigError, NotFound
+from schemas.evaluation import SHOWN_SAMPLES
 from schemas.reports import (
     EvaluationResult,
     GateDecision,
@@ -28,6 +29,7 @@ from schemas.reports import (
     ValidationReport,
 )
 from schemas.settings import Settings
+from tasks.estimate import kept_estimate
 from tasks.run import as_overrides, entries, result_of
 from tasks.stage import stage
 from tasks.work import StageWork, artifact_store, connect_tracking
@@ -35,7 +37,6 @@ from tasks.work import StageWork, artifact_store, connect_tracking
 if TYPE_CHECKING:
     from rlhf.report.content import Answer, PairedResponses, ReportContent
 
-SHOWN_RESPONSES = 24
 GENERATED = {
     "held_out": "held-out prompts", "held_out_text": "held-out text", "red_team": "hostile prompts",
     "held_out_demonstrations": "held-out demonstrations", "benign": "harmless prompts that look hostile",
@@ -117,6 +118,7 @@ def read_content(run_id: str) -> "ReportContent":
         run_id=run_id,
         command=repeat(config, run_id),
         finished_at=datetime.now(UTC),
+        estimate=kept_estimate(config),
     )
 
 
@@ -149,6 +151,16 @@ def repeat(config: RunConfig, run_id: str) -> str:
     return shlex.join(("rlhf", "run", f"{store}/runs/{run_id}/config.json"))
 
 
+def settings_apart(first: RunConfig, second: RunConfig) -> dict[str, tuple[JsonValue, JsonValue]]:
+    """Return what two trees say differently, by its dotted name; None stands for what one of them does not have."""
+    one, two = as_overrides(first), as_overrides(second)
+    return {
+        key: (one.get(key), two.get(key))
+        for key in sorted({*one, *two})
+        if one.get(key) != two.get(key) and key != "name"
+    }
+
+
 def _written(value: JsonValue) -> str:
     return value if isinstance(value, str) and yaml.safe_load(value) == value else json.dumps(value)
 
@@ -174,7 +186,7 @@ def _responses(results: dict[str, EvaluationResult]) -> "tuple[PairedResponses, 
 
     store = artifact_store()
     tables = {name: pl.read_parquet(store.fetch(result.samples)) for name, result in results.items()}
-    prompts = tables["sft"].head(SHOWN_RESPONSES).select("prompt_id", "prompt")
+    prompts = tables["sft"].head(SHOWN_SAMPLES).select("prompt_id", "prompt")
     wanted = prompts["prompt_id"].implode()
     said = {
         name: {
@@ -195,9 +207,12 @@ def _responses(results: dict[str, EvaluationResult]) -> "tuple[PairedResponses, 
 def _answer(policy: str, row: dict[str, Any]) -> "Answer":
     from rlhf.report.content import Answer
 
-    known = ("score", "gold", "right", "rude", "finished")
+    known = ("score", "gold", "right", "rude", "finished", "kl")
+    pieces = tuple(zip(row.get("pieces") or (), row.get("piece_kl") or (), strict=True))
     # The samples of an old run may lack what the judge saw; judged again, by another world, it would be another.
-    return Answer(policy=policy, text=row["response"], **{name: row.get(name) for name in known})
+    return Answer(
+        policy=policy, text=row["response"], pieces=pieces, **{name: row.get(name) for name in known}
+    )
 
 
 def _columns(responses: "tuple[PairedResponses, ...]") -> dict[str, list[str | float | None]]:

@@ -9,12 +9,13 @@ from rlhf.evaluation import wording
 from rlhf.evaluation.intervals import bootstrap_mean, wilson
 from rlhf.evaluation.judges import with_gold
 from rlhf.evaluation.length_controlled import length_controlled
+from rlhf.evaluation.pieces import pieces
 from rlhf.evaluation.subject import Subject
 from rlhf.models.precision import autocast
 from rlhf.models.rendering import Renderer
 from rlhf.models.reward import RewardModel
 from schemas.config import EvaluateConfig
-from schemas.evaluation import CurvePoint, PolicyEvaluation
+from schemas.evaluation import SHOWN_SAMPLES, CurvePoint, PolicyEvaluation
 from schemas.record import Interval
 
 
@@ -32,7 +33,7 @@ def respond(
 
     `kl` is the k1 estimate of one response: the sum over its tokens of policy minus reference log-probability
     at the sampling temperature, in nats. `score` reads the very ids that were sampled, unless the reward model has
-    a tokenizer of its own (`reward_tokenizer`).
+    a tokenizer of its own (`reward_tokenizer`). `pieces` and `piece_kl` say which words it stems from, for the first rows.
     """
     config = policy.config
     chosen = prompts.sample(min(config.num_prompts, prompts.height), seed=seed)
@@ -54,13 +55,19 @@ def respond(
     if policy is reference:  # against itself it is zero by definition
         logprobs = [sum(completion.logprobs) for completion in completions]
         kls = [0.0] * len(completions)
+        told: list[tuple[list[str], list[float]]] = [([], [])] * len(completions)
     else:
         policy.require_same_tokens(reference)
-        logprobs, theirs = (
-            subject.logprobs(prompt_ids, response_ids, temperature=config.temperature)
+        ours, theirs = (
+            subject.token_logprobs(prompt_ids, response_ids, temperature=config.temperature)
             for subject in (policy, reference)
         )
-        kls = [ours - other for ours, other in zip(logprobs, theirs, strict=True)]
+        logprobs = [float(tokens_T.sum()) for tokens_T in ours]
+        kls = [own - float(other_T.sum()) for own, other_T in zip(logprobs, theirs, strict=True)]
+        told = [
+            pieces(policy.tokenizer, ids, (own_T - other_T).tolist()) if row < SHOWN_SAMPLES else ([], [])
+            for row, (ids, own_T, other_T) in enumerate(zip(response_ids, ours, theirs, strict=True))
+        ]
     samples = chosen.select("prompt_id", "prompt").with_columns(
         pl.Series("response", [policy.text(completion) for completion in completions], dtype=pl.String),
         pl.Series("tokens", [len(ids) for ids in response_ids], dtype=pl.Int64),
@@ -68,6 +75,8 @@ def respond(
         pl.Series("logprob", logprobs, dtype=pl.Float64),
         pl.Series("score", scores, dtype=pl.Float64),
         pl.Series("kl", kls, dtype=pl.Float64),
+        pl.Series("pieces", [texts for texts, _ in told], dtype=pl.List(pl.String)),
+        pl.Series("piece_kl", [nats for _, nats in told], dtype=pl.List(pl.Float64)),
     )
     return with_gold(samples, world)
 

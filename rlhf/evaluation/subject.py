@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from rlhf.data.chat import decode_response, encode_prompt, stop_ids
 from rlhf.models.loading import load_policy
@@ -56,16 +57,16 @@ class Subject:
         """Return a response as text."""
         return decode_response(self.tokenizer, completion.ids)
 
-    def logprobs(
+    def token_logprobs(
         self,
         prompt_ids: Sequence[Sequence[int]],
         response_ids: Sequence[Sequence[int]],
         *,
         temperature: float = 1.0,
-    ) -> list[float]:
-        """Return the log-probability of each response, in nats, summed over its tokens."""
+    ) -> list[Tensor]:
+        """Return the log-probabilities (T of its own,) of each response's tokens, in nats."""
         with torch.no_grad(), autocast(self.precision):
-            found = response_logprobs(
+            return response_logprobs(
                 self.model,
                 prompt_ids,
                 response_ids,
@@ -73,7 +74,12 @@ class Subject:
                 pad_id=self.pad_id,
                 batch_size=self.config.batch_size,
             )
-        return [float(tokens_T.sum()) for tokens_T in found]
+
+    def logprobs(
+        self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """Return the log-probability of each response, in nats, summed over its tokens."""
+        return [float(tokens_T.sum()) for tokens_T in self.token_logprobs(prompt_ids, response_ids)]
 
     def require_same_tokens(self, other: "Subject") -> None:
         """Refuse to compare two policies token by token whose ids mean different things."""

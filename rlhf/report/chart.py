@@ -23,6 +23,12 @@ class Area:
     low_y: float
     high_y: float
 
+    @property
+    def scales(self) -> str:
+        """Edges in pixels, then the values at them."""
+        edges = (self.left, self.right, self.top, self.bottom)
+        return " ".join(f"{n:.6g}" for n in (*edges, self.low_x, self.high_x, self.low_y, self.high_y))
+
     def x(self, value: float) -> float:
         """Return the pixel of a value."""
         return _place(value, self.low_x, self.high_x, self.left, self.right)
@@ -32,10 +38,22 @@ class Area:
         return _place(value, self.low_y, self.high_y, self.bottom, self.top)
 
 
-def svg(parts: Sequence[str], *, width: float, height: float, label: str) -> Markup:
-    """Return a picture that fills its column, up to a third more than its own size."""
+def svg(
+    parts: Sequence[str],
+    *,
+    width: float,
+    height: float,
+    label: str,
+    plot: Area | None = None,
+    x: str = "step",
+) -> Markup:
+    """Return a picture that fills its column, up to a third more than its own size.
+
+    With `plot`, the page's script can tell the values of its lines under the pointer; `x` names that axis.
+    """
+    told = "" if plot is None else f'data-plot="{plot.scales}" data-x="{escape(x)}" '
     return Markup(  # noqa: S704 - every text among the parts went through escape
-        f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" '
+        f'<svg class="chart" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" {told}'
         f'style="max-width: {width * 4 / 3:.0f}px" '
         f'role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
     )
@@ -62,10 +80,11 @@ def line(kind: str, x1: float, y1: float, x2: float, y2: float) -> str:
     return f'<path class="{kind}" d="M{x1:.1f},{y1:.1f}L{x2:.1f},{y2:.1f}"/>'
 
 
-def curve(kind: str, points: Sequence[tuple[float, float]], area: Area) -> str:
-    """Draw a line through the values."""
+def curve(kind: str, points: Sequence[tuple[float, float]], area: Area, *, name: str = "") -> str:
+    """Draw a line through the values; the name tells it from others in the same picture."""
     path = "L".join(f"{area.x(x):.1f},{area.y(y):.1f}" for x, y in points)
-    return f'<path class="{kind}" d="M{path}"/>'
+    named = f' data-name="{escape(name)}"' if name else ""
+    return f'<path class="{kind}"{named} d="M{path}"/>'
 
 
 def axes(area: Area, *, label: str, whole: bool = False) -> list[str]:

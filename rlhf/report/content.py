@@ -8,6 +8,7 @@ from rlhf.evaluation.frontier import diagnose
 from rlhf.evaluation.judges import JUDGES
 from schemas.config import RunConfig
 from schemas.config.run import of_round
+from schemas.estimates import RunEstimate
 from schemas.evaluation import CurvePoint, PolicyEvaluation
 from schemas.record import Record
 from schemas.reports import (
@@ -35,6 +36,15 @@ class Answer(Record):
     right: bool | None = None
     rude: bool | None = None
     finished: bool = True
+    kl: float | None = None
+    """Of the response from the SFT policy, in nats."""
+    pieces: tuple[tuple[str, float], ...] = ()
+    """The text's tokens, each with its part of the KL; empty where that was not looked at."""
+
+    @property
+    def worth(self) -> float:
+        """What it is worth to whoever knows best: the hidden truth, and else the reward model."""
+        return self.score if self.gold is None else self.gold
 
 
 class Turn(Record):
@@ -49,6 +59,34 @@ class PairedResponses(Record):
 
     prompt: tuple[Turn, ...]
     answers: tuple[Answer, ...]
+
+    @property
+    def marks(self) -> str:
+        """What can be filtered by, in words."""
+        first, *rest = self.answers
+        found = {
+            "better": any(answer.worth > first.worth for answer in rest),
+            "worse": any(answer.worth < first.worth for answer in rest),
+            "wrong": any(answer.right is False for answer in rest),
+            "rude": any(answer.rude for answer in rest),
+            "cut": any(not answer.finished for answer in self.answers),
+        }
+        return " ".join(name for name, present in found.items() if present)
+
+    @property
+    def disagreement(self) -> float:
+        """How far reward model and truth part on what an aligner changed; without a truth, how far policies part."""
+        first, *rest = self.answers
+        if any(answer.gold is None for answer in self.answers):
+            scores = [answer.score for answer in self.answers]
+            return max(scores) - min(scores)
+        gains = [(answer.score - first.score, answer.worth - first.worth) for answer in rest]
+        return max((abs(score - gold) for score, gold in gains), default=0.0)
+
+    @property
+    def distance(self) -> float:
+        """The largest KL among the answers, in nats."""
+        return max((answer.kl or 0.0 for answer in self.answers), default=0.0)
 
 
 class ReportContent(Record):
@@ -78,6 +116,8 @@ class ReportContent(Record):
     command: str
     """Repeats the run, overrides included."""
     finished_at: datetime | None = None
+    estimate: RunEstimate | None = None
+    """What `rlhf estimate` expected of exactly this recipe, if it was asked."""
 
 
 def percent(share: float | None) -> str:

@@ -20,7 +20,7 @@ LABEL = 20
 
 def metric_curve(stage: str, metric: str, history: History) -> Markup:
     """Draw one logged metric over its steps; a long one faintly, with its running mean on top."""
-    mean = _running_mean(history)
+    mean = running_mean(history)
     low, high = span([value for _, value in history], margin=0.05)
     first, last = span([step for step, _ in history])
     area = Area(
@@ -30,11 +30,11 @@ def metric_curve(stage: str, metric: str, history: History) -> Markup:
     title = f"{stage} · {name}"
     parts = axes(area, label="step", whole=True)
     if len(history) >= NOISY:
-        parts.append(curve("raw", _thin(history), area))
-    parts.append(curve("stroke one", _thin(mean), area))
+        parts.append(curve("raw", thin(history), area))
+    parts.append(curve("stroke one", thin(mean), area))
     parts.append(text("title", 4, 16, cut(title, 32), full=title))
     parts.append(text("value", 336, 16, f"{mean[-1][1]:.3g}", anchor="end", full="at the end"))
-    return svg(parts, width=340, height=212, label=f"{name} of {stage} by step")
+    return svg(parts, width=340, height=212, label=f"{name} of {stage} by step", plot=area)
 
 
 def frontier(name: str, points: Sequence[CurvePoint]) -> tuple[Markup, Markup]:
@@ -66,7 +66,8 @@ def _against_kl(
     parts.append(text("title", 4, 16, title))
     ends = f"{values[0]:.2f} → {values[-1]:.2f}"
     parts.append(text(f"value {kind}", 392, 16, ends, anchor="end", full="first and last iteration"))
-    return svg(parts, width=400, height=270, label=f"{title}, against KL, for {name}")
+    label = f"{title}, against KL, for {name}"
+    return svg(parts, width=400, height=270, label=label, plot=area, x="KL")
 
 
 def win_rates(evaluations: Mapping[str, PolicyEvaluation], wanted_low: float) -> Markup:
@@ -120,7 +121,8 @@ def _with_interval(found: Interval) -> str:
     return f"{found.value:.1%} ({100 * found.low:.1f}\N{EN DASH}{100 * found.high:.1f})"
 
 
-def _running_mean(history: History) -> History:
+def running_mean(history: History) -> History:
+    """Return the mean of each value's neighbours, a short history as it is."""
     width = len(history) // 25 if len(history) >= NOISY else 0
     values = [value for _, value in history]
     return tuple(
@@ -129,6 +131,7 @@ def _running_mean(history: History) -> History:
     )
 
 
-def _thin(history: History) -> History:
+def thin(history: History) -> History:
+    """Return at most `POINTS` evenly spaced values, the last included."""
     stride = -(-len(history) // POINTS)
     return history if stride < 2 else history[(len(history) - 1) % stride :: stride]

@@ -1,9 +1,11 @@
-"""Render a run as one self-contained HTML page: no network, no script, light and dark."""
+"""Render a run as one self-contained HTML page: no network, light and dark, and whole without its script."""
 
+import base64
+import hashlib
 from pathlib import Path
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from rlhf.report import figures, quality, reward_charts
@@ -18,10 +20,12 @@ from rlhf.report.content import (
     verdict,
     weakest_probe,
 )
+from rlhf.report.cost import cost, estimate_said
 from rlhf.report.pipeline import pipeline
 from schemas.reports import GateRule
-from schemas.units import duration
+from schemas.units import duration, size
 
+_HERE = Path(__file__).parent
 HEADLINES = ("loss", "accuracy", "rewards_accuracies", "score", "kl")
 """Metrics drawn openly; the rest is folded away."""
 SHOWN = 8
@@ -30,15 +34,8 @@ SHOWN = 8
 
 def render(content: ReportContent) -> str:
     """Return the page; every text is escaped, for responses come from models and data from anywhere."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "duration": duration}
-    return environment.get_template("page.html.j2").render(
+    spent = cost(content)
+    return template("page.html.j2").render(
         content=content,
         verdict=verdict(content),
         summary=summary(content),
@@ -66,9 +63,31 @@ def render(content: ReportContent) -> str:
         folded=content.responses[SHOWN:],
         rules=_rules(content),
         config=yaml.safe_dump(content.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        cost=spent,
+        estimate_said=estimate_said(spent),
+        safe=[found for found in (content.sft, *content.evaluations.values()) if found.safety],
         seconds=sum(stage.seconds for stage in content.stages),
         reused=sum(stage.status == "reused" for stage in content.stages),
     )
+
+
+def template(name: str) -> Template:
+    """Return a template that knows how numbers are written, and the script with the digest that admits it."""
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "duration": duration, "size": size}
+    script = (_HERE / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals |= {
+        "script": Markup(script),  # noqa: S704 - our own file, which holds nothing of a run
+        "script_hash": f"sha256-{digest}",
+    }
+    return environment.get_template(name)
 
 
 def plots(content: ReportContent) -> dict[str, str]:
@@ -87,7 +106,7 @@ def plots(content: ReportContent) -> dict[str, str]:
         drawn |= reward_charts.charts(content.reward_quality)
     if content.probes:
         drawn["reward-probes"] = figures.probe_accuracies(content.probes)
-    style = (Path(__file__).parent / "chart.css").read_text(encoding="utf-8")
+    style = (_HERE / "chart.css").read_text(encoding="utf-8")
     return {f"{name}.svg": standalone(picture, style) for name, picture in drawn.items()}
 
 

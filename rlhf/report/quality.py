@@ -35,11 +35,16 @@ def lengths(report: ValidationReport) -> Markup | None:
         left=tick_room(0, high_y), right=388, top=36, bottom=192, low_x=low_x, high_x=high_x, low_y=0, high_y=high_y,
     )  # fmt: skip
     parts = axes(area, label="characters of a response, as a power of ten")
-    parts += [curve(f"stroke {kind}", histogram, area) for kind, histogram in histograms]
+    parts += [
+        curve(f"stroke {kind}", histogram, area, name=name)
+        for (name, _), (kind, histogram) in zip(sides, histograms, strict=True)
+    ]
     parts.append(text("title", 4, 16, cut(f"lengths of {report.kind}", 30)))
     for place, (name, kind) in enumerate(reversed(sides)):
         parts.append(text(f"value {kind}", 392 - 70 * place, 16, name, anchor="end"))
-    return svg(parts, width=400, height=232, label=f"lengths of the responses in {report.kind}")
+    return svg(
+        parts, width=400, height=232, label=f"lengths of the responses in {report.kind}", plot=area, x="10^"
+    )
 
 
 def _shares(report: ValidationReport, name: str) -> list[tuple[float, float]]:

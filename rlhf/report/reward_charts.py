@@ -68,11 +68,16 @@ def distributions(quality: RewardQuality) -> Markup:
         high_x=quality.score_edges[-1], low_y=0, high_y=highest,
     )  # fmt: skip
     parts = axes(area, label="normalised score")
-    parts += [curve(f"stroke {kind}", points, area) for kind, points in sides.items()]
+    parts += [
+        curve(f"stroke {kind}", points, area, name={"one": "chosen", "two": "rejected"}[kind])
+        for kind, points in sides.items()
+    ]
     parts.append(text("title", 4, 16, "scores of the responses"))
     parts.append(text("value one", 322, 16, "chosen", anchor="end"))
     parts.append(text("value two", 392, 16, "rejected", anchor="end"))
-    return svg(parts, width=400, height=232, label="scores of chosen and rejected responses")
+    return svg(
+        parts, width=400, height=232, label="scores of chosen and rejected responses", plot=area, x="score"
+    )
 
 
 def sentences(quality: RewardQuality) -> list[str]:
