@@ -7,7 +7,7 @@ PYTHON ?= python3
 RECIPE ?= recipes/helpdesk.yaml
 BIN := .venv/bin
 
-.PHONY: help install run label-demo check format test test-fast clean
+.PHONY: help install run label-demo docs check format test test-fast clean
 
 help:  ## list the verbs
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,7 +31,10 @@ run: install  ## align the helpdesk model on this machine (RECIPE=... for anothe
 label-demo: install  ## rank answers yourself: the helpdesk world, the page, and a run that waits for you
 	$(BIN)/python -m flows.label_demo
 
-check: install  ## lint, format, who imports whom, types
+docs: install  ## the documentation as a site, in build/docs; a link that leads nowhere is an error
+	$(BIN)/mkdocs --quiet build --strict
+
+check: install docs  ## lint, format, who imports whom, types, documentation
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports

@@ -47,7 +47,7 @@ GENERATED = {
 @stage("report", reuse=False)
 def write_report(work: StageWork) -> ReportResult:
     """Write the page; it, its charts and the responses also go to the parent run, where people look first."""
-    from rlhf.report.content import summary, verdict
+    from rlhf.report.note import note
     from rlhf.report.page import plots, render
 
     content, found = read_content(work.run.run_id), entries(work.run.run_id)
@@ -64,7 +64,15 @@ def write_report(work: StageWork) -> ReportResult:
     parent.log_folder(charts, "plots")
     if content.responses:
         parent.log_table(_columns(content.responses), "responses.json")
-    parent.describe("\n\n".join((f"**{verdict(content)}**", *summary(content), f"`{content.command}`")))
+    parent.describe(note(content))
+    parent.set_tags(
+        {
+            "verdict": content.promotion.verdict,
+            "judge": content.config.evaluate.judge,
+            "data": content.config.data.source,
+            "base": content.config.base.source if content.config.base else "pretrained here",
+        }
+    )
     return ReportResult(page=work.publish_file(path))
 
 

@@ -24,6 +24,7 @@ from schemas.pipeline import PipelineRun
 from schemas.refs import Ref
 from schemas.reports import StageEntry, StageRecord, StageResult
 from tasks.code_digest import code_digest
+from tasks.headline import Progress, artifact_key, write_headline
 from tasks.progress import StageEvent, emit
 from tasks.work import (
     StageWork,
@@ -31,7 +32,6 @@ from tasks.work import (
     log_inputs,
     release_memory,
     start_stage_run,
-    write_headline,
 )
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,8 @@ class Stage(Generic[P, R]):
             )
         emit(StageEvent(stage=called, state="started"))
         forget_peak()
-        work = StageWork(run=run, stage=self.name, key=key, started=started)
+        watch = Progress(artifact_key(run, called))
+        work = StageWork(run=run, stage=self.name, key=key, started=started, watch=watch)
         body: Callable[..., R] = self.body  # `arguments` was bound to its signature
         try:
             work.track(_flat(inputs), _refs(inputs))

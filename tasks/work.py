@@ -7,13 +7,12 @@ import math
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
-from prefect.artifacts import create_markdown_artifact
 from prefect.context import get_run_context
 from prefect.exceptions import MissingContextError
 
@@ -22,7 +21,7 @@ from rlhf.adapters.registry import ModelRegistry
 from rlhf.adapters.tracking import TrackedRun, Tracking, connect
 from schemas.pipeline import PipelineRun
 from schemas.refs import DatasetRef, FileRef, ModelRef, Ref
-from schemas.reports import MetricPoint, StageEntry, StageResult
+from schemas.reports import MetricPoint, StageResult
 from schemas.settings import Settings
 from tasks.progress import StageEvent, emit
 
@@ -62,8 +61,17 @@ def model_registry(name: str) -> ModelRegistry:
 class StageWork:
     """The hands of a stage: it fetches, publishes, logs, and cleans up."""
 
-    def __init__(self, *, run: PipelineRun, stage: str, key: str, started: float) -> None:
+    def __init__(
+        self,
+        *,
+        run: PipelineRun,
+        stage: str,
+        key: str,
+        started: float,
+        watch: "Callable[[StepMetrics], None]" = lambda step: None,
+    ) -> None:
         self.run = run
+        self._watch = watch
         self.stage = stage
         self.called = run.called(stage)
         self.started = started
@@ -139,6 +147,7 @@ class StageWork:
         """Log one step of training under the stage's name, and show it."""
         self.tokens += step.tokens
         self._log({f"{self.stage}/{name}": value for name, value in step.metrics.items()}, step.step)
+        self._watch(step)
         emit(
             StageEvent(
                 stage=self.called,
@@ -224,20 +233,3 @@ def _prefect_tags() -> dict[str, str]:
         "prefect.task_run_id": str(context.task_run.id),
         "prefect.flow_run_id": str(context.task_run.flow_run_id),
     }
-
-
-def write_headline(run: PipelineRun, entry: StageEntry) -> None:
-    """Show a stage's headline on its Prefect page: numbers, refs and where it is in MLflow."""
-    record = entry.record
-    lines = [
-        f"# {record.name}: {record.status} in {record.seconds:.1f} s",
-        f"MLflow run `{record.run_id}` of pipeline run `{run.run_id}`"
-        + (f", computed by `{record.reused_from}`" if record.reused_from else ""),
-        "",
-        "| metric | value |",
-        "|---|---|",
-        *(f"| {name} | {value:.4g} |" for name, value in record.metrics.items()),
-        "",
-        *(f"- {name}: `{ref.uri}` `{ref.digest[:19]}`" for name, ref in record.outputs.items()),
-    ]
-    create_markdown_artifact("\n".join(lines), key=f"{run.name}-{record.name}".replace("_", "-"))

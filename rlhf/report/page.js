@@ -64,7 +64,7 @@ if (list) {
     list.replaceChildren(...shown);
     const last = page * size + shown.length;
     status.textContent = found.length
-      ? `${page * size + 1}–${last} of ${found.length}${found.length < all.length ? ` (${all.length} in all)` : ""}`
+      ? `${page * size + 1} to ${last} of ${found.length}${found.length < all.length ? ` (${all.length} in all)` : ""}`
       : "none of them";
     tools.querySelector("[data-tool=back]").disabled = page === 0;
     tools.querySelector("[data-tool=on]").disabled = last >= found.length;

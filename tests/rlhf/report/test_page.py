@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 
@@ -48,11 +50,49 @@ def test_the_page_is_well_formed_small_and_asks_the_network_for_nothing(content:
     outline = Outline(page)
     assert outline.open == []
     assert len(page.encode()) < 2_000_000
-    assert not {"script", "link", "img", "iframe"} & set(outline.tags)
+    assert not {"link", "img", "iframe"} & set(outline.tags)
     targets = [value for name, value in outline.attributes if name in {"src", "href", "xlink:href", "action"}]
     assert all(value is not None and value.startswith("#") for value in targets)
     assert not re.search(r"url\((?!#)|@import", page)
     assert "default-src 'none'" in page
+
+
+def test_only_the_page_s_own_script_may_run(content: ReportContent):
+    page = render(content)
+    assert Outline(page).tags.count("script") == 1
+    script = page.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in page
+    assert not [name for name, _ in Outline(page).attributes if name.startswith("on")]
+
+
+def test_tokens_are_coloured_by_their_share_of_the_kl(content: ReportContent):
+    pieces = (("Good", 0.4), (" morning", 3.2), ("!", -0.6), ("<b>", 1.5), ("", 9.0))
+    answer = Answer(policy="ppo", text="Good morning!<b>", score=1.0, kl=13.5, pieces=pieces)
+    first = content.responses[0]
+    told = first.model_copy(update={"answers": (first.answers[0], answer)})
+    page = render(content.model_copy(update={"responses": (told,)}))
+    shown = page.partition("PPO</header>")[2].partition("</div>")[0]
+    assert 'Good<span class="up3" title="+3.20 nats"> morning</span>' in shown
+    assert '<span class="down1" title="-0.60 nats">!</span>' in shown
+    assert '<span class="up2" title="+1.50 nats">&lt;b&gt;</span>' in shown
+    assert "KL 13.5" in page
+    assert "Colour tokens" in page
+    assert "Colour tokens" not in render(content)
+
+
+def test_responses_say_what_they_can_be_filtered_and_sorted_by(content: ReportContent):
+    sft, ppo, dpo = content.responses[1].answers
+    assert content.responses[1].marks == "better cut"
+    # PPO gained 1.70 + 1.90 of score and 2.20 + 0.35 of gold: 1.05 apart; DPO 2.10 and 0.96: 1.14 apart.
+    assert content.responses[1].disagreement == pytest.approx(1.14)
+    blind = [answer.model_copy(update={"gold": None}) for answer in (sft, ppo, dpo)]
+    unknown = content.responses[1].model_copy(update={"answers": tuple(blind)})
+    assert unknown.disagreement == pytest.approx(1.70 + 1.90)
+    worse = content.responses[1].model_copy(
+        update={"answers": (ppo, sft.model_copy(update={"rude": True, "right": False}))}
+    )
+    assert worse.marks == "worse wrong rude"
 
 
 def test_the_cost_of_aligning_and_of_judging_and_the_safety_stand_in_the_page(content: ReportContent):
@@ -112,7 +152,8 @@ def test_hostile_text_from_models_and_files_stays_text(content: ReportContent):
     )
     page = render(poisoned)
     outline = Outline(page)
-    assert not {"script", "img"} & set(outline.tags)
+    assert outline.tags.count("script") == 1
+    assert "img" not in outline.tags
     assert "{{ 7*7 }}" in page
     assert page.count("&lt;script&gt;") >= 7
 
