@@ -34,7 +34,7 @@ label-demo: install  ## rank answers yourself: the helpdesk world, the page, and
 docs: install  ## the documentation as a site, in build/docs; a link that leads nowhere is an error
 	$(BIN)/mkdocs --quiet build --strict
 
-check: install docs  ## lint, format, who imports whom, types, documentation
+check: install  ## lint, format, who imports whom, types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports

@@ -25,7 +25,6 @@ TEXTS = [
 @pytest.fixture(scope="session")
 def parse() -> Callable[[str], None]:
     """Check a line such as `rlhf run helpdesk --json` by the command line's own definitions, and run nothing."""
-    import click
     import typer
 
     from flows.cli import app
@@ -41,7 +40,7 @@ def parse() -> Callable[[str], None]:
                 command = command.commands[program]
             if "--help" not in words:
                 command.make_context(program, words, parent=context)
-        except (KeyError, SystemExit, click.ClickException, typer.BadParameter) as error:
+        except (Exception, SystemExit) as error:  # whatever it is, the line is no command
             pytest.fail(f"`{line}` is no command: {error!r}")
 
     return parse

@@ -28,7 +28,7 @@ for (const chart of document.querySelectorAll("svg[data-plot]")) {
     }));
     const at = near[0].point[0];
     guide.setAttribute("d", `M${at},${top}L${at},${bottom}`);
-    const where = scale(at, left, right, lowX, highX).toFixed(chart.dataset.whole ? 0 : digits(lowX, highX));
+    const where = scale(at, left, right, lowX, highX).toFixed(chart.dataset.x === "step" ? 0 : digits(lowX, highX));
     const values = near.map(({ name, point }) =>
       `${name ? name + " " : ""}${scale(point[1], bottom, top, lowY, highY).toFixed(digits(lowY, highY))}`);
     label.textContent = `${chart.dataset.x} ${where}: ${values.join(", ")}`;

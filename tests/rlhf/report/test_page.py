@@ -18,7 +18,7 @@ HOSTILE = "</style></pre><script>alert('x')</script><img src=x onerror=alert(1)>
 class Outline(HTMLParser):
     """Collects tags, attributes and ids, and checks that elements nest."""
 
-    VOID = frozenset({"meta", "br", "img", "link"})
+    VOID = frozenset({"meta", "br", "img", "link", "input"})
 
     def __init__(self, page: str) -> None:
         super().__init__()

@@ -10,7 +10,7 @@ def test_the_page_tells_what_the_reward_model_is_worth(content):
     assert "not sure enough by a factor of 0.80" in page
     assert "with probability 0.81" in page
     assert "At nine. &lt;script&gt;alert(1)&lt;/script&gt;" in page
-    assert "<script" not in page
+    assert page.count("<script") == 1  # the page's own
     assert {"reward-slices.svg", "reward-reliability.svg", "reward-scores.svg"} <= set(plots(content))
 
 
@@ -27,7 +27,7 @@ def test_reliability_draws_a_dot_per_bin_where_it_belongs(content):
 def test_distributions_are_shares_of_each_side(content):
     drawn = str(reward_charts.distributions(content.reward_quality))
     # bins at -1 and 1 of an axis from -2 to 2; the highest share, 0.8, fills 1 / 1.05 of the height
-    (path,) = re.findall(r'class="stroke one" d="M([^"]+)"', drawn)
+    (path,) = re.findall(r'class="stroke one" data-name="chosen" d="M([^"]+)"', drawn)
     heights = [float(point.split(",")[1]) for point in path.split("L")]
     assert heights[1] < heights[0]
     assert abs((192 - heights[0]) / (192 - heights[1]) - 0.25) < 0.01
