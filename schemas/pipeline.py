@@ -55,6 +55,8 @@ class AlignerInputs(Record):
     """What the pairs were derived from; None where they came as pairs."""
     rater_weights: dict[str, float]
     """What a ranking by each rater counts; 1 for a rater who is not here."""
+    feedback: DatasetRef | None
+    """Single responses that somebody called good or bad."""
     held_out: DatasetRef
     """Pairs of the prompts that the reward model was not trained on."""
 
@@ -71,6 +73,7 @@ class AlignerInputs(Record):
             preferences=collected.preferences,
             rankings=collected.rankings,
             rater_weights=collected.rater_weights,
+            feedback=data.feedback,
             held_out=reward.held_out,
         )
 

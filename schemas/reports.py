@@ -113,6 +113,8 @@ class ValidatedData(StageResult):
     prompts: DatasetRef
     held_out: DatasetRef
     preferences: DatasetRef | None = None
+    feedback: DatasetRef | None = None
+    """Single responses that somebody called good or bad."""
     held_out_text: DatasetRef | None = None
     """Raw documents that no stage trains on."""
     held_out_demonstrations: DatasetRef | None = None

@@ -3,16 +3,39 @@
 from collections.abc import Mapping
 from inspect import signature
 
-from schemas.config import AlignerConfig, AlignerSection, DPOConfig, PPOConfig
+from schemas.config import (
+    AlignerConfig,
+    AlignerSection,
+    CPOConfig,
+    DPOConfig,
+    GRPOConfig,
+    KTOConfig,
+    ORPOConfig,
+    PPOConfig,
+    RLOOConfig,
+    SimPOConfig,
+)
 from schemas.pipeline import AlignerInputs, PipelineRun
 from schemas.reports import PolicyResult
+from tasks.cpo import train_cpo
 from tasks.dpo import train_dpo
+from tasks.grpo import train_grpo
+from tasks.kto import train_kto
+from tasks.orpo import train_orpo
 from tasks.ppo import train_ppo
+from tasks.rloo import train_rloo
+from tasks.simpo import train_simpo
 from tasks.stage import Stage
 
 STAGES: Mapping[type[AlignerSection], Stage[..., PolicyResult]] = {
     PPOConfig: train_ppo,
+    RLOOConfig: train_rloo,
+    GRPOConfig: train_grpo,
     DPOConfig: train_dpo,
+    KTOConfig: train_kto,
+    ORPOConfig: train_orpo,
+    CPOConfig: train_cpo,
+    SimPOConfig: train_simpo,
 }
 
 

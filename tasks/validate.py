@@ -20,7 +20,7 @@ from tasks.work import StageWork
 logger = logging.getLogger(__name__)
 
 FEWEST_PAIRS = 100
-TRAINED = ("demonstrations", "preferences", "prompts")
+TRAINED = ("demonstrations", "preferences", "feedback", "prompts")
 MAX_LEAKED = 0.001
 """Share of the evaluation prompts that may occur in the data for training before a run stops."""
 
@@ -134,6 +134,7 @@ def _files(config: FilesData) -> Iterator[Given]:
         ("corpus", "corpus", config.corpus),
         ("demonstrations", "demonstrations", config.demonstrations),
         ("preferences", "preferences", config.preferences),
+        ("feedback", "feedback", config.feedback),
         ("prompts", "prompts", config.prompts),
         ("evaluation", "prompts", config.evaluation),
         ("red_team", "prompts", config.red_team),

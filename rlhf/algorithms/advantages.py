@@ -1,6 +1,6 @@
 """Advantages and returns.
 
-Shapes: B responses, T response tokens.
+Shapes: B responses, T response tokens, G prompts, K responses to each of them.
 """
 
 import torch
@@ -28,6 +28,26 @@ def gae(
         advantages.append(advantage_B)
     advantages_BT = torch.stack(advantages[::-1], dim=1).masked_fill(~mask_BT, 0.0)
     return advantages_BT, advantages_BT + values_BT
+
+
+def leave_one_out(rewards_GK: Tensor) -> Tensor:
+    """Return each response's reward less the mean of the others to its prompt (G, K) (Ahmadian et al. 2024, eq. 8)."""
+    size = rewards_GK.shape[1]
+    others_GK = (rewards_GK.sum(dim=1, keepdim=True) - rewards_GK) / (size - 1)
+    return rewards_GK - others_GK
+
+
+def group_relative(rewards_GK: Tensor, *, scale: str) -> Tensor:
+    """Return each response's reward less its prompt's mean, scaled (G, K) (Shao et al. 2024, section 4.1.2).
+
+    `scale` divides by the standard deviation of the `group` or of the whole `batch`; `none` leaves it: division by the
+    group's counts prompts more whose responses differ little (Liu et al. 2025).
+    """
+    advantages_GK = rewards_GK - rewards_GK.mean(dim=1, keepdim=True)
+    if scale == "none":
+        return advantages_GK
+    std = rewards_GK.std(dim=1, keepdim=True) if scale == "group" else rewards_GK.std()
+    return advantages_GK / (std + 1e-4)  # TRL's constant; equal rewards give zeros
 
 
 def explained_variance(values_BT: Tensor, returns_BT: Tensor, mask_BT: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ Shapes: B responses, T response tokens. Every loss is a sum over tokens divided 
 the whole minibatch, so that adding up the gradients of its micro-batches gives the same as one pass.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -75,6 +75,41 @@ def policy_loss(
     )
 
 
+def response_loss(
+    logprobs_BT: Tensor,
+    old_logprobs_BT: Tensor,
+    advantages_B1: Tensor,
+    mask_BT: Tensor,
+    *,
+    clip_range: float,
+    num_responses: int,
+    dual_clip: float | None = None,
+    weights_B1: Tensor | None = None,
+) -> PolicyLoss:
+    """Return the clipped surrogate of whole responses, negated: each is one action (Ahmadian et al. 2024, section 3.2).
+
+    The sum is divided by `num_responses`, the count of the whole minibatch. `clipped` counts the tokens of responses whose
+    ratio lies outside the clip range, and `kl` adds up estimates of the responses' KL.
+    """
+    logprobs_B1, old_logprobs_B1 = (
+        values_BT.masked_fill(~mask_BT, 0.0).sum(dim=1, keepdim=True)
+        for values_BT in (logprobs_BT, old_logprobs_BT)
+    )
+    found = policy_loss(
+        logprobs_B1,
+        old_logprobs_B1,
+        advantages_B1,
+        torch.ones_like(logprobs_B1, dtype=torch.bool),
+        clip_range=clip_range,
+        num_tokens=num_responses,
+        dual_clip=dual_clip,
+        weights_BT=weights_B1,
+    )
+    with torch.no_grad():
+        outside_B1 = ((logprobs_B1 - old_logprobs_B1).exp() - 1).abs() > clip_range
+    return replace(found, clipped=(outside_B1 & mask_BT).sum())
+
+
 def importance_weights(
     logprobs_BT: Tensor, sampler_logprobs_BT: Tensor, mask_BT: Tensor, *, cap: float
 ) -> Tensor:
@@ -95,17 +130,20 @@ def kl_loss(
     *,
     estimator: str,
     num_tokens: int,
+    weights_BT: Tensor | None = None,
 ) -> Tensor:
     """Return the mean () of an estimator of KL(policy || reference) over tokens of the policy that sampled.
 
     Each token is weighed by its ratio, without gradient, so that the expectation stays that under the policy
-    after it has moved away from the one that sampled.
+    after it has moved away from the one that sampled. `weights_BT` count some tokens more than others.
     """
     log_ratio_BT = (logprobs_BT.detach() - old_logprobs_BT).masked_fill(~mask_BT, 0.0).clamp(-20.0, 20.0)
     # A pad id has log-probability -1e38, whose square would turn the gradient into NaN even behind a mask.
     estimate_BT = ESTIMATORS[estimator](
         logprobs_BT.masked_fill(~mask_BT, 0.0), ref_logprobs_BT.masked_fill(~mask_BT, 0.0)
     )
+    if weights_BT is not None:
+        estimate_BT = estimate_BT * weights_BT
     return masked_sum(log_ratio_BT.exp() * estimate_BT, mask_BT) / num_tokens
 
 

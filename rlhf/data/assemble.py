@@ -13,7 +13,7 @@ HELD_OUT_TEXT, HELD_OUT_SHARE, HELD_OUT_DEMONSTRATIONS = 256, 0.02, 256
 def assemble(
     tables: dict[str, pl.DataFrame], *, held_out_fraction: float, seed: int, similar: bool = False
 ) -> tuple[dict[str, pl.DataFrame], dict[str, int]]:
-    """Return `demonstrations`, `prompts`, `held_out` and, where given, `corpus`, `preferences` and what is held out of them.
+    """Return `demonstrations`, `prompts`, `held_out` and, where given, `corpus`, `preferences`, `feedback` and what is held out of them.
 
     Missing demonstrations are the chosen responses, missing prompts those of the preferences or demonstrations.
     Rows whose prompt is held out leave every training table, with `similar` also those that ask nearly the same; the
@@ -32,8 +32,7 @@ def assemble(
     if held_out is None:
         prompts, held_out = split_by_prompt(prompts, held_out_fraction, seed)
     found = {"demonstrations": demonstrations, "prompts": prompts}
-    if preferences is not None:
-        found["preferences"] = preferences
+    found |= {name: tables[name] for name in ("preferences", "feedback") if name in tables}
     trained = {name: frame.filter(~_asked(frame, held_out, similar=similar)) for name, frame in found.items()}
     left = {name: found[name].height - frame.height for name, frame in trained.items()}
     return {**_held_out(tables, found, trained, seed), **trained, "held_out": held_out}, left

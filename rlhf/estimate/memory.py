@@ -7,7 +7,8 @@ without the attention matrices, which fused attention does not keep; logits and 
 
 from rlhf.estimate.work import Lengths
 from schemas.config import RunConfig
-from schemas.config.aligners import PPOConfig
+from schemas.config.aligners import KTOConfig, PPOConfig
+from schemas.config.aligners.online import OnlineSection
 from schemas.config.models import LoraConfig
 from schemas.config.run import of_round
 from schemas.config.section import Section
@@ -111,20 +112,21 @@ def _fitted(
 def _aligner(section: Section, shape: Shape, lengths: Lengths, *, bf16: bool) -> dict[str, float]:
     if isinstance(section, OptimiserConfig):
         # The reference's log-probabilities are computed before the first step, by the policy itself.
-        return _fitted("policy", shape, section, lengths, sequences=2, bf16=bf16)
-    return _ppo(section, shape, lengths, bf16=bf16) if isinstance(section, PPOConfig) else {}
+        sequences = 1 if isinstance(section, KTOConfig) else 2
+        return _fitted("policy", shape, section, lengths, sequences=sequences, bf16=bf16)
+    return _online(section, shape, lengths, bf16=bf16) if isinstance(section, OnlineSection) else {}
 
 
-def _ppo(section: PPOConfig, shape: Shape, lengths: Lengths, *, bf16: bool) -> dict[str, float]:
+def _online(section: OnlineSection, shape: Shape, lengths: Lengths, *, bf16: bool) -> dict[str, float]:
     rows = section.micro_batch_size or section.minibatch_size
     length = lengths.prompt + min(lengths.response, section.max_new_tokens)
     tokens = float(section.micro_batch_tokens or rows * length)
     held = _trained("policy", shape, section.lora) | {"reward model": _weights(shape)}
     if section.lora is None:
         held["reference"] = _weights(shape)
-    if not section.shared_trunk:
+    if isinstance(section, PPOConfig) and not section.shared_trunk:
         held |= _trained("critic", shape, section.lora)
     # Sampling is over before the update begins: the larger of the two counts.
-    update = _pass(shape, tokens, bf16=bf16)
+    update = _pass(shape, tokens, bf16=bf16, checkpointing=section.gradient_checkpointing)
     cache = _cache(shape, section.batch_size, lengths.prompt + section.max_new_tokens, bf16=bf16)
     return held | (update if sum(update.values()) >= sum(cache.values()) else cache)

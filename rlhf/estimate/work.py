@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from schemas.config import RunConfig
-from schemas.config.aligners import PPOConfig
+from schemas.config.aligners import KTOConfig, PPOConfig
+from schemas.config.aligners.online import OnlineSection
+from schemas.config.aligners.pairwise import PairwiseSection
 from schemas.config.run import of_round
 from schemas.config.section import Section
 from schemas.config.supervised import OptimiserConfig
@@ -75,17 +77,24 @@ def _fitted(section: OptimiserConfig, lengths: Lengths, *, sequences: int) -> Wo
 
 
 def _aligned(section: Section, lengths: Lengths) -> Work:
-    if isinstance(section, OptimiserConfig):  # pairs from a file; the reference reads each once per use
+    if isinstance(
+        section, KTOConfig
+    ):  # single responses; policy and reference read each with another prompt, too
+        responses = _fitted(section, lengths, sequences=1)
+        return Work(trained=responses.trained, read=3 * responses.trained)
+    if isinstance(section, OptimiserConfig):  # pairs; the reference, if there is one, reads each once per use
         pairs = _fitted(section, lengths, sequences=2)
-        return Work(trained=pairs.trained, read=pairs.trained)
-    return _ppo(section, lengths) if isinstance(section, PPOConfig) else Work()
+        return Work(
+            trained=pairs.trained, read=0.0 if isinstance(section, PairwiseSection) else pairs.trained
+        )
+    return _online(section, lengths) if isinstance(section, OnlineSection) else Work()
 
 
-def _ppo(section: PPOConfig, lengths: Lengths) -> Work:
+def _online(section: OnlineSection, lengths: Lengths) -> Work:
     responses = section.iterations * section.batch_size
     drawn = _drawn(lengths, section.max_new_tokens)
     sequence = lengths.prompt + drawn
-    trained_models = 1 if section.shared_trunk else 2
+    trained_models = 2 if isinstance(section, PPOConfig) and not section.shared_trunk else 1
     # Old log-probabilities, reference, reward model, and a critic of its own read each response once.
     read_by = 2 + trained_models
     return Work(

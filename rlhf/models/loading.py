@@ -1,7 +1,8 @@
 """Policies on disk: load, check, save, import, and low-rank adapters."""
 
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import peft
 import torch
@@ -18,13 +19,14 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
 from rlhf.models.precision import attention_implementation
 from schemas.config.models import BaseModelConfig, LoraConfig
-from schemas.errors import ModelNotUsable, NotFound, StoreUnreachable
+from schemas.errors import ConfigError, ModelNotUsable, NotFound, StoreUnreachable
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
@@ -38,12 +40,17 @@ _MODEL_FILES = ["*.safetensors", *_TOKENIZER_FILES]
 """Weights in safetensors, configuration and tokenizer: nothing that could run code."""
 
 
-def load_policy(path: str | Path, *, device: str = "cpu") -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
-    """Load a policy and its tokenizer from a folder: fp32 weights, evaluation mode, ready for chat."""
+def load_policy(
+    path: str | Path, *, device: str = "cpu", four_bit: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """Load a policy and its tokenizer from a folder: fp32 weights, evaluation mode, ready for chat.
+
+    With `four_bit` its linear layers are in 4 bits and frozen, to be trained by adapters; raises ConfigError without a GPU.
+    """
     folder = Path(path)
     tokenizer = load_tokenizer(folder)
     _check_tokenizer(tokenizer, str(folder))
-    model = load_weights(folder, device)
+    model = load_weights(folder, device, **(four_bit_options(device) if four_bit else {}))
     rows = model.get_input_embeddings().get_parameter("weight").shape[0]
     if len(tokenizer) > rows:
         raise ModelNotUsable(
@@ -138,11 +145,39 @@ def peft_config(config: LoraConfig, task: Literal["CAUSAL_LM", "SEQ_CLS"]) -> pe
     )
 
 
-def merge(model: nn.Module) -> PreTrainedModel:
-    """Fold adapters, if there are any, into the fp32 weights and return the plain model."""
+def merge(model: nn.Module, *, onto: Path | None = None) -> PreTrainedModel:
+    """Fold adapters, if there are any, into the fp32 weights and return the plain model.
+
+    `onto` is the folder of the same model in full precision, for adapters on one that was loaded in 4 bits.
+    """
+    if onto is not None:
+        assert isinstance(model, peft.PeftModel), "weights of 4 bits are trained by adapters"
+        adapters = peft.get_peft_model_state_dict(model)
+        model = peft.get_peft_model(load_weights(onto, "cpu"), model.peft_config["default"])
+        peft.set_peft_model_state_dict(model, {name: tensor.cpu() for name, tensor in adapters.items()})
     plain = model.merge_and_unload() if isinstance(model, peft.PeftModel) else model
     assert isinstance(plain, PreTrainedModel), "adapters are only ever put on such a model"
     return plain
+
+
+def four_bit_options(device: str) -> dict[str, Any]:
+    """Return the options that load the linear layers in 4 bits (NF4, Dettmers et al. 2023); raises ConfigError without a GPU."""
+    if device == "cpu":
+        raise ConfigError(
+            "load_in_4bit=true needs a GPU, and this machine computes on its CPU; set load_in_4bit=false, or run where "
+            "`rlhf doctor` finds a GPU."
+        )
+    if find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "load_in_4bit=true needs bitsandbytes, which is not installed; install it with `pip install 'rlhf[four-bit]'`."
+        )
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32,
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
 
 
 def load_weights(
@@ -151,7 +186,7 @@ def load_weights(
     kind: type[AutoModelForCausalLM | AutoModelForSequenceClassification] = AutoModelForCausalLM,
     *,
     attention: str | None = None,
-    **options: int,
+    **options: Any,
 ) -> PreTrainedModel:
     """Load one architecture in fp32 for evaluation: safetensors only, no remote code, no weight left random."""
     if not any(folder.glob("*.safetensors")):
@@ -181,7 +216,8 @@ def load_weights(
             f"({', '.join(missing[:3])}{', ...' if len(missing) > 3 else ''}); "
             "wanted all of them. Save the whole model again with `save_pretrained`, adapters merged."
         )
-    model.to(device)  # type: ignore[arg-type]  # transformers' decorator has lost that this is a method
+    if "quantization_config" not in options:  # those lie where they belong already
+        model.to(device)  # type: ignore[arg-type]  # transformers' decorator has lost that this is a method
     model.eval()
     return model
 

@@ -18,6 +18,7 @@ from rlhf.data.chat import stop_ids
 from rlhf.models.batches import ResponseBatch, logits_and_hidden, response_logits
 from rlhf.models.critic import Critic, ValueHead
 from rlhf.models.loading import attach_lora, load_policy
+from rlhf.models.recompute import allow_recomputing
 from rlhf.models.rendering import Renderer
 from rlhf.models.reward import RewardModel
 from rlhf.models.sampling import Sampler, sample
@@ -32,8 +33,8 @@ class Actors:
     policy: PreTrainedModel | PeftModel
     frozen_reference: PreTrainedModel | None
     """A copy of the policy as it began; None with LoRA: there it is the policy without its adapters."""
-    critic: Critic | ValueHead
-    """A model of its own, or a head on the policy's trunk."""
+    critic: Critic | ValueHead | None
+    """A model of its own, a head on the policy's trunk, or none."""
     reward_model: RewardModel
     renderer: Renderer
     """What the reward model reads of the policy's responses."""
@@ -45,7 +46,9 @@ class Actors:
     """What draws from the policy."""
 
     def logits_and_values(self, batch: ResponseBatch) -> tuple[Tensor, Tensor]:
-        """Return the policy's own logits (R, V) and the values (B, T) of the states they belong to."""
+        """Return the policy's own logits (R, V) and the values (B, T) of the states they belong to: 0 without a critic."""
+        if self.critic is None:
+            return response_logits(self.policy, batch), torch.zeros(batch.mask_BT.shape, device=self.device)
         if isinstance(self.critic, ValueHead):
             logits_RV, hidden_RD = logits_and_hidden(self.policy, batch)
             return logits_RV, batch.spread(self.critic(hidden_RD))
@@ -69,29 +72,36 @@ def load_actors(
     lora: LoraConfig | None,
     seed: int,
     device: str,
+    with_critic: bool = True,
     shared_trunk: bool = False,
     scoring: EnsembleScoring | None = None,
     sampler: Sampler = sample,
+    four_bit: bool = False,
+    recompute: bool = False,
 ) -> Actors:
     """Load the SFT policy, its frozen reference, the reward model, and the critic that starts from it.
 
     With `shared_trunk` the critic is a fresh head on the policy instead; with a reward model of another tokenizer it starts
     from a copy of the policy.
     """
-    policy, tokenizer = load_policy(sft, device=device)
+    policy, tokenizer = load_policy(sft, device=device, four_bit=four_bit)
     stop = stop_ids(policy, tokenizer)
     renderer = Renderer.between(tokenizer, reward)
     with torch.random.fork_rng():  # adapters draw their first weights from the global generator
         torch.manual_seed(seed)
         reference = copy.deepcopy(policy).requires_grad_(False) if lora is None else None
         trained = policy if lora is None else attach_lora(policy, lora, "CAUSAL_LM")
-        critic = (
-            ValueHead(policy.get_output_embeddings().in_features).to(device)
-            if shared_trunk
-            else Critic.from_reward_model(reward, lora=lora, device=device)
-            if renderer.shares_ids
-            else Critic.from_policy(sft, lora=lora, device=device)
-        )
+        critic: Critic | ValueHead | None = None
+        if with_critic and shared_trunk:
+            critic = ValueHead(policy.get_output_embeddings().in_features).to(device)
+        elif with_critic and renderer.shares_ids:
+            critic = Critic.from_reward_model(reward, lora=lora, device=device)
+        elif with_critic:
+            critic = Critic.from_policy(sft, lora=lora, device=device)
+    if recompute:
+        allow_recomputing(policy)
+        if isinstance(critic, Critic):
+            allow_recomputing(critic.model)
     trained.eval()
     reward_model = RewardModel.load(reward, device=device, scoring=scoring)
     reward_model.model.requires_grad_(False)

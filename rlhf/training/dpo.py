@@ -1,6 +1,6 @@
 """Direct preference optimisation (Rafailov et al. 2023, eq. 7) against the SFT policy."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,19 @@ from trl import DPOConfig as TRLConfig
 from trl import DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from rlhf.data.pairs import encode_pairs
 from rlhf.models.loading import load_policy, merge, peft_config, save_model
 from rlhf.models.precision import Precision
-from rlhf.training.schedule import schedule
 from rlhf.training.step import OnStep
-from rlhf.training.trl_adapter import WithoutTelemetry, arguments, model_of, train
-from schemas.config.aligners import DPOConfig
+from rlhf.training.trl_adapter import (
+    ForwardPass,
+    WithoutTelemetry,
+    arguments,
+    model_of,
+    pair_rows,
+    train,
+    weigh,
+)
+from schemas.config import DPOConfig
 
 _Row = tuple[tuple[int, ...], tuple[int, ...]]
 """Prompt and response."""
@@ -49,23 +55,16 @@ class PreferenceTrainer(WithoutTelemetry, DPOTrainer):
         columns: list[str] = self._signature_columns or []
         self._signature_columns = [*columns, "weight"]  # type: ignore[assignment]  # trl's
 
-    def _compute_loss(
-        self, model: Callable[..., Any], inputs: dict[str, Tensor], return_outputs: bool
-    ) -> Tensor:
+    def _compute_loss(self, model: ForwardPass, inputs: dict[str, Tensor], return_outputs: bool) -> Tensor:
         """Weigh the gradient of each pair, whatever the loss; the loss that is logged counts all alike."""
         weights = inputs.pop("weight", None)
         if weights is None:
             unweighted: Tensor = super()._compute_loss(model, inputs, return_outputs)  # type: ignore[no-untyped-call]  # trl's
             return unweighted
 
-        def weigh(**batch: object) -> object:
-            outputs = model(**batch)
-            fixed = outputs.log_probs.detach()
-            # The value stays what it was; a pair's loss depends on the log-probabilities of its two rows only.
-            outputs.log_probs = fixed + torch.cat([weights, weights])[:, None] * (outputs.log_probs - fixed)
-            return outputs
-
-        weighted: Tensor = super()._compute_loss(weigh, inputs, return_outputs)  # type: ignore[no-untyped-call]  # trl's
+        # A pair's loss depends on the log-probabilities of its two rows only.
+        model = weigh(model, torch.cat([weights, weights]))
+        weighted: Tensor = super()._compute_loss(model, inputs, return_outputs)  # type: ignore[no-untyped-call]  # trl's
         return weighted
 
     def _prepare_dataset(self, dataset: Dataset, *_: object) -> Dataset:
@@ -106,45 +105,27 @@ def fit(
     out: Path,
 ) -> dict[str, float]:
     """Train the SFT policy on the preferences, save it to `out`, and return the last steps' mean metrics."""
-    model, tokenizer = load_policy(sft, device=precision.device)
-    if not config.weighted:
-        preferences = preferences.with_columns(weight=1.0)
-    pairs = encode_pairs(tokenizer, preferences, max_length=config.max_length)
-    order = schedule(
-        [[row] for row in range(len(pairs))],
-        [pair.length for pair in pairs],
-        batch_size=config.batch_size,
-        steps=config.steps,
-        seed=seed,
-    )
-    mean_weight = sum(pair.weight for pair in pairs) / len(pairs)
-    rows = [
-        {
-            "prompt_ids": pair.prompt,
-            "chosen_ids": pair.chosen,
-            "rejected_ids": pair.rejected,
-            "weight": pair.weight / mean_weight,
-        }
-        for pair in pairs
-    ]
+    model, tokenizer = load_policy(sft, device=precision.device, four_bit=config.load_in_4bit)
+    rows = pair_rows(tokenizer, preferences, config, weighted=config.weighted, seed=seed)
     trainer = PreferenceTrainer(
         model=model,
         args=TRLConfig(
             **arguments(config, seed=seed, precision=precision),
             max_length=None,
             beta=config.beta,
-            loss_type=[config.loss],
+            loss_type=list(config.loss),
+            loss_weights=None if config.loss_weights is None else list(config.loss_weights),
             label_smoothing=config.label_smoothing,
             precompute_ref_log_probs=True,
             disable_dropout=not (config.lora and config.lora.dropout),
         ),
-        train_dataset=Dataset.from_list(rows).select(order),
+        train_dataset=rows,
         processing_class=tokenizer,
         data_collator=WeightedCollator(pad_token_id=tokenizer.pad_token_id),
         peft_config=peft_config(config.lora, "CAUSAL_LM") if config.lora else None,
     )
     metrics = train(trainer, precision, on_step)
-    save_model(merge(model_of(trainer)), tokenizer, out)
+    save_model(merge(model_of(trainer), onto=sft if config.load_in_4bit else None), tokenizer, out)
     return metrics
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from schemas.config.aligners.ppo import AlarmConfig, GuardConfig
+from schemas.config.aligners.online import AlarmConfig, GuardConfig
 
 RAISE = 1.5
 """Factor of the KL coefficient when an alarm raises it."""

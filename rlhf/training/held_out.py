@@ -22,7 +22,7 @@ from rlhf.models.precision import Precision, autocast
 from rlhf.models.sampling import response_logprobs
 from rlhf.training.actors import Actors
 from rlhf.training.trained import Trained
-from schemas.config import PPOConfig
+from schemas.config import OnlineSection
 
 if TYPE_CHECKING:
     import polars as pl
@@ -50,7 +50,7 @@ class HeldOut:
     """The held-out pairs as token ids, with what the reference thinks of their responses."""
 
     def __init__(
-        self, actors: Actors, preferences: pl.DataFrame, config: PPOConfig, precision: Precision
+        self, actors: Actors, preferences: pl.DataFrame, config: OnlineSection, precision: Precision
     ) -> None:
         """Encode at most `guard.num_pairs` of the preferences; raises DataRejected for a table without any."""
         self._actors, self._config, self._precision = actors, config, precision

@@ -24,6 +24,9 @@ Deviations from InstructGPT, each on purpose:
  9. Off unless the recipe asks: KL in the loss or with an adapted coefficient, length penalty, entropy bonus,
     dual clip, critic warm-up, truncated importance weights for a sampler of other arithmetic.
 
+RLOO and GRPO are the same loop without a critic: each prompt has several responses, which are compared with each other
+(`experience.learn_from`, `objective`).
+
 Shapes: B responses, T response tokens.
 """
 
@@ -50,7 +53,7 @@ from rlhf.training.objective import Tally, accumulate_gradients
 from rlhf.training.rollout import Minibatch, collect, prompt_rows
 from rlhf.training.step import OnStep, StepMetrics
 from rlhf.training.trained import Trained
-from schemas.config import PPOConfig
+from schemas.config import GroupSection, OnlineSection, PPOConfig
 from schemas.errors import DataRejected, TrainingDiverged
 
 if TYPE_CHECKING:
@@ -73,7 +76,7 @@ def fit(
     sft: Path,
     reward: Path,
     prompts: pl.DataFrame,
-    config: PPOConfig,
+    config: OnlineSection,
     *,
     seed: int,
     precision: Precision,
@@ -91,7 +94,7 @@ def fit(
     of the finished iterations first, and on a CPU ends with the same bits and the same curve.
     """
     if prompts.is_empty():
-        raise DataRejected("The table of prompts is empty; PPO needs at least one prompt to respond to.")
+        raise DataRejected("The table of prompts is empty; wanted at least one prompt to respond to.")
     apply(precision)
     actors = load_actors(
         sft,
@@ -99,14 +102,16 @@ def fit(
         lora=config.lora,
         seed=seed,
         device=str(processes.join(precision.device)),
-        shared_trunk=config.shared_trunk,
+        with_critic=isinstance(config, PPOConfig),
+        shared_trunk=isinstance(config, PPOConfig) and config.shared_trunk,
         scoring=config.ensemble,
         sampler=sampler,
+        four_bit=config.load_in_4bit,
+        recompute=config.gradient_checkpointing,
     )
-    trained = {
-        "policy": Trained.by_adamw(actors.policy, config.learning_rate),
-        "critic": Trained.by_adamw(actors.critic, config.critic_learning_rate),
-    }
+    trained = {"policy": Trained.by_adamw(actors.policy, config.learning_rate)}
+    if isinstance(config, PPOConfig) and actors.critic is not None:
+        trained["critic"] = Trained.by_adamw(actors.critic, config.critic_learning_rate)
     settings = f"{config.model_dump_json()} seed={seed} {precision}"
     held_out = None if preferences is None else HeldOut(actors, preferences, config, precision)
     progress = Progress(
@@ -142,7 +147,7 @@ def fit(
         returned = progress.best.iteration
         trained["policy"].set_weights(progress.best.weights)
     if processes.is_first():
-        save_model(merge(actors.policy), actors.tokenizer, out)
+        save_model(merge(actors.policy, onto=sft if config.load_in_4bit else None), actors.tokenizer, out)
     processes.wait()
     metrics = progress.curve[-1].metrics | {"returned_iteration": float(returned)}
     return PPOFit(rollouts=progress.rollouts, metrics=metrics)
@@ -152,7 +157,7 @@ def _iterate(
     actors: Actors,
     trained: Mapping[str, Trained],
     prompts: pl.DataFrame,
-    config: PPOConfig,
+    config: OnlineSection,
     progress: Progress,
     *,
     held_out: HeldOut | None,
@@ -161,8 +166,9 @@ def _iterate(
     iteration: int,
 ) -> Progress:
     """Sample a rollout, score it, update on it, and look at what has become of the policy."""
-    rows = prompt_rows(prompts.height, iteration=iteration, batch_size=config.batch_size, seed=seed)
-    asked = prompts[rows]
+    size = config.group_size if isinstance(config, GroupSection) else 1
+    rows = prompt_rows(prompts.height, iteration=iteration, batch_size=config.batch_size // size, seed=seed)
+    asked = prompts[[row for row in rows for _ in range(size)]]
     rollout, plan = collect(
         actors, asked["prompt"].to_list(), config, precision=precision, seed=seed, iteration=iteration
     )
@@ -195,7 +201,7 @@ def _iterate(
         )
     raised = alarms(metrics, first, config.guard)
     for alarm in raised:
-        logger.warning("PPO iteration %d: %s (%s)", iteration + 1, alarm.message, alarm.action)
+        logger.warning("%s iteration %d: %s (%s)", config.name, iteration + 1, alarm.message, alarm.action)
     if any(alarm.action == "raise_kl" for alarm in raised):
         kl_coef *= RAISE
     step = StepMetrics(
@@ -219,14 +225,15 @@ def update(
     trained: Mapping[str, Trained],
     experience: Experience,
     plan: list[list[Minibatch]],
-    config: PPOConfig,
+    config: OnlineSection,
     *,
     kl_coef: float,
     precision: Precision,
     iteration: int,
 ) -> dict[str, float]:
     """Pass over the rollout as planned, one optimizer step per minibatch, until the KL target is passed."""
-    critic_only = iteration < config.critic_warmup_iterations
+    critic_warmup = config.critic_warmup_iterations if isinstance(config, PPOConfig) else 0
+    critic_only = iteration < critic_warmup
     steps: list[dict[str, float]] = []
     for number, minibatch in enumerate(minibatch for epoch in plan for minibatch in epoch):
         num_tokens = int(experience.rollout.mask_BT[[row for rows in minibatch for row in rows]].sum())
@@ -246,18 +253,18 @@ def update(
                 critic_only=critic_only,
             )
         measured = tally.metrics(num_tokens)
-        if not math.isfinite(measured["policy_loss"] + measured["value_loss"]):
+        losses = {name: value for name, value in measured.items() if name.endswith("_loss")}
+        if not all(map(math.isfinite, losses.values())):
             raise TrainingDiverged(
-                f"PPO iteration {iteration + 1}: policy loss {measured['policy_loss']}, value loss "
-                f"{measured['value_loss']}; wanted finite numbers. Lower learning_rate and critic_learning_rate, "
-                "or raise kl_coef."
+                f"{config.method} iteration {iteration + 1}: {losses}; wanted finite numbers. Lower the learning rates, or "
+                "raise kl_coef."
             )
         if config.target_kl is not None and measured["approx_kl"] > config.target_kl:
             break
         planned = len(plan) * len(plan[0])
         for name, part in trained.items():
             # The policy waits until the critic has learnt what to expect; its own warm-up begins then.
-            waits = config.critic_warmup_iterations if name == "policy" else 0
+            waits = critic_warmup if name == "policy" else 0
             if iteration >= waits:
                 processes.add_up_gradients(part.module)
                 scale = _warmth(

@@ -17,7 +17,7 @@ from rlhf.models.batches import ResponseBatch, collate, score_tokens
 from rlhf.models.precision import Precision, autocast
 from rlhf.training import processes
 from rlhf.training.actors import Actors
-from schemas.config import PPOConfig
+from schemas.config import OnlineSection
 
 Messages = Sequence[Mapping[str, str]]
 MicroBatch = list[int]
@@ -93,7 +93,7 @@ def micro_batch(
 def collect(
     actors: Actors,
     prompts: Sequence[Messages],
-    config: PPOConfig,
+    config: OnlineSection,
     *,
     precision: Precision,
     seed: int,
@@ -169,7 +169,7 @@ def _score_planned(
     responses: Sequence[list[int]],
     mask_BT: Tensor,
     epoch: Sequence[Minibatch],
-    config: PPOConfig,
+    config: OnlineSection,
     precision: Precision,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Score an epoch's micro-batches one by one; return what `_score` does, each (B, T), 0 in the padding."""
@@ -184,7 +184,7 @@ def _score_planned(
 
 
 def _score(
-    actors: Actors, batch: ResponseBatch, config: PPOConfig, precision: Precision
+    actors: Actors, batch: ResponseBatch, config: OnlineSection, precision: Precision
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return log-probabilities of policy and reference, values and entropy, each (B, T)."""
     with autocast(precision):

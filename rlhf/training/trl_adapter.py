@@ -2,11 +2,14 @@
 
 import math
 import tempfile
-from collections.abc import Mapping
-from typing import TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict
 
-from torch import nn
+import polars as pl
+from datasets import Dataset
+from torch import Tensor, nn
 from transformers import (
+    PreTrainedTokenizerFast,
     PrinterCallback,
     Trainer,
     TrainerCallback,
@@ -15,11 +18,15 @@ from transformers import (
     TrainingArguments,
 )
 
+from rlhf.data.pairs import encode_pairs
 from rlhf.models.precision import Precision, apply
+from rlhf.training.schedule import schedule
 from rlhf.training.step import OnStep, StepMetrics
 from schemas.config.supervised import OptimiserConfig
 from schemas.errors import TrainingDiverged
 
+ForwardPass = Callable[..., Any]
+"""A model as TRL's trainers call it."""
 _NOT_METRICS = {"epoch", "num_tokens", "num_input_tokens_seen", "step"}
 
 
@@ -84,6 +91,66 @@ def arguments(optimiser: OptimiserConfig, *, seed: int, precision: Precision) ->
     )
 
 
+def pair_rows(
+    tokenizer: PreTrainedTokenizerFast,
+    preferences: pl.DataFrame,
+    optimiser: OptimiserConfig,
+    *,
+    weighted: bool,
+    seed: int,
+) -> Dataset:
+    """Return the pairs as ids in the order of the steps, each with a `weight`; weights have mean 1."""
+    if not weighted:
+        preferences = preferences.with_columns(weight=1.0)
+    pairs = encode_pairs(tokenizer, preferences, max_length=optimiser.max_length)
+    mean_weight = sum(pair.weight for pair in pairs) / len(pairs)
+    rows = [
+        {
+            "prompt_ids": pair.prompt,
+            "chosen_ids": pair.chosen,
+            "rejected_ids": pair.rejected,
+            "weight": pair.weight / mean_weight,
+        }
+        for pair in pairs
+    ]
+    units = [[row] for row in range(len(rows))]
+    return in_order(rows, units, [pair.length for pair in pairs], optimiser, seed=seed)
+
+
+def in_order(
+    rows: Sequence[Mapping[str, object]],
+    units: Sequence[Sequence[int]],
+    lengths: Sequence[int],
+    optimiser: OptimiserConfig,
+    *,
+    seed: int,
+) -> Dataset:
+    """Return the rows in the order in which the steps see them; the rows of a unit stay together, `lengths` are in tokens."""
+    order = schedule(
+        units,
+        lengths,
+        batch_size=optimiser.batch_size,
+        steps=optimiser.steps,
+        seed=seed,
+    )
+    return Dataset.from_list(rows).select(order)
+
+
+def weigh(model: ForwardPass, weights_B: Tensor) -> ForwardPass:
+    """Return the model with the gradient of each row's log-probabilities multiplied by a weight, their value unchanged.
+
+    So TRL's losses can count a row more than another: each depends on a row through its log-probabilities only.
+    """
+
+    def weighed(**batch: object) -> Any:
+        outputs = model(**batch)
+        fixed = outputs.log_probs.detach()
+        outputs.log_probs = fixed + weights_B[:, None] * (outputs.log_probs - fixed)
+        return outputs
+
+    return weighed
+
+
 def train(trainer: Trainer, precision: Precision, on_step: OnStep) -> dict[str, float]:
     """Run all steps; return each metric's mean over the last tenth of them."""
     apply(precision)
@@ -94,7 +161,9 @@ def train(trainer: Trainer, precision: Precision, on_step: OnStep) -> dict[str, 
     trainer.train()
     model_of(trainer).eval()
     last = reporter.history[-math.ceil(len(reporter.history) / 10) :]
-    return {name: sum(step[name] for step in last) / len(last) for name in last[0]}
+    # A step whose batch has no response of a kind says nothing of that kind.
+    told = {name: [step[name] for step in last if name in step] for step in last for name in step}
+    return {name: sum(values) / len(values) for name, values in told.items()}
 
 
 def model_of(trainer: Trainer) -> nn.Module:

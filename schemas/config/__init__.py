@@ -1,7 +1,19 @@
 """The one configuration tree of a pipeline run: sections, recipe loading, dotted overrides."""
 
-from schemas.config.aligners import AlignerConfig, AlignerSection, DPOConfig, PPOConfig
-from schemas.config.aligners.ppo import AlarmConfig, GuardConfig, KLConfig
+from schemas.config.aligners import (
+    AlignerConfig,
+    AlignerSection,
+    CPOConfig,
+    DPOConfig,
+    GRPOConfig,
+    KTOConfig,
+    ORPOConfig,
+    PPOConfig,
+    RLOOConfig,
+    SimPOConfig,
+)
+from schemas.config.aligners.groups import GroupSection
+from schemas.config.aligners.online import AlarmConfig, GuardConfig, KLConfig, OnlineSection
 from schemas.config.cost import CostConfig
 from schemas.config.data import DataConfig, FilesData, HelpdeskData
 from schemas.config.evaluation import EvaluateConfig, GateConfig, HarnessConfig
@@ -18,6 +30,7 @@ __all__ = [
     "AlignerConfig",
     "AlignerSection",
     "BaseModelConfig",
+    "CPOConfig",
     "ComputeConfig",
     "CostConfig",
     "DPOConfig",
@@ -26,21 +39,28 @@ __all__ = [
     "EnsembleScoring",
     "EvaluateConfig",
     "FilesData",
+    "GRPOConfig",
     "GateConfig",
+    "GroupSection",
     "GuardConfig",
     "HarnessConfig",
     "HelpdeskData",
     "KLConfig",
+    "KTOConfig",
     "LabellingConfig",
     "LoraConfig",
     "ModelShape",
+    "ORPOConfig",
+    "OnlineSection",
     "OptimiserConfig",
     "PPOConfig",
     "PreferencesConfig",
     "PretrainConfig",
+    "RLOOConfig",
     "RewardConfig",
     "RunConfig",
     "SFTConfig",
     "SampleConfig",
     "Section",
+    "SimPOConfig",
 ]

@@ -53,7 +53,9 @@ class DataChecks(Section):
     """The run stops when a larger share of a file's rows had to be quarantined."""
 
 
-Table = Literal["corpus", "demonstrations", "preferences", "prompts", "evaluation", "red_team", "benign"]
+Table = Literal[
+    "corpus", "demonstrations", "preferences", "feedback", "prompts", "evaluation", "red_team", "benign"
+]
 
 
 class FilesData(DataChecks):
@@ -68,6 +70,8 @@ class FilesData(DataChecks):
     """Question and answer data for SFT; default: the chosen responses of the preferences."""
     preferences: tuple[str, ...] = ()
     """Pairs of a chosen and a rejected response, or rankings, of which every pair is taken."""
+    feedback: tuple[str, ...] = ()
+    """Single responses that somebody called good or bad, for kto."""
     prompts: tuple[str, ...] = ()
     """Prompts for sampling and PPO; default: the prompts of the preferences."""
     evaluation: tuple[str, ...] = ()

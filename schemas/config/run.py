@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.config.aligners import AlignerConfig, DPOConfig, PPOConfig
+from schemas.config.aligners import AlignerConfig, DPOConfig, KTOConfig, PPOConfig
 from schemas.config.cost import CostConfig
 from schemas.config.data import DataConfig, FilesData, HelpdeskData
 from schemas.config.evaluation import EvaluateConfig, GateConfig
@@ -14,6 +14,7 @@ from schemas.config.preferences import PreferencesConfig, SampleConfig
 from schemas.config.reward import RewardConfig
 from schemas.config.section import Section
 from schemas.config.supervised import SFTConfig
+from schemas.config.tuning import TuningSection
 
 
 class ComputeConfig(Section):
@@ -96,6 +97,35 @@ class RunConfig(Section):
                 f"{self.preferences.judging_fraction:g}; evaluation_reward needs a share above 0, such as 0.5, and no "
                 "other judge does"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _four_bits_are_for_aligners_on_gpus(self) -> Self:
+        for name, section in (("sft", self.sft), ("reward", self.reward)):
+            if section.load_in_4bit:
+                raise ValueError(
+                    f"{name}.load_in_4bit=true: only aligners can have it; set {name}.load_in_4bit=false"
+                )
+        asked = [
+            aligner.name
+            for aligner in self.aligners
+            if isinstance(aligner, TuningSection) and aligner.load_in_4bit
+        ]
+        if asked and self.compute.device == "cpu":
+            raise ValueError(
+                f"{asked[0]}.load_in_4bit=true needs a GPU, and compute.device=cpu; set {asked[0]}.load_in_4bit=false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_said_what_kto_needs(self) -> Self:
+        given = isinstance(self.data, FilesData) and self.data.feedback
+        for aligner in self.aligners:
+            if isinstance(aligner, KTOConfig) and aligner.labels != "preferences" and not given:
+                raise ValueError(
+                    f"{aligner.name}.labels={aligner.labels} but data.feedback names no file (it needs data.source=files); "
+                    "name one, or use labels=preferences"
+                )
         return self
 
     @model_validator(mode="after")

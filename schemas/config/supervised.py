@@ -4,11 +4,10 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from schemas.config.models import LoraConfig
-from schemas.config.section import Section
+from schemas.config.tuning import TuningSection
 
 
-class OptimiserConfig(Section):
+class OptimiserConfig(TuningSection):
     """AdamW with linear warm-up and cosine decay, shared by SFT, reward and DPO."""
 
     learning_rate: float = Field(gt=0)
@@ -23,10 +22,6 @@ class OptimiserConfig(Section):
     max_grad_norm: float = Field(1.0, gt=0)
     max_length: int = Field(192, ge=8)
     """Longest prompt + response in tokens; longer ones are cut at the end and counted."""
-    lora: LoraConfig | None = None
-    """Train adapters instead of all weights."""
-    gradient_checkpointing: bool = False
-    """Trade time for memory."""
 
     @model_validator(mode="after")
     def _micro_batches_tile_the_batch(self) -> Self:

@@ -11,7 +11,7 @@ def test_values_are_read_as_yaml_and_reach_the_tree():
     assert [knob.values for knob in knobs] == [(0.02, 0.1), ({"rank": 2}, None), ("ipo", "sigmoid")]
     tree = settled("micro", ["sft.steps=3"], {knob.key: knob.values[0] for knob in knobs}, 7)
     ppo, dpo = tree.aligners
-    assert (tree.seed, tree.sft.steps, ppo.kl_coef, ppo.lora.rank, dpo.loss) == (7, 3, 0.02, 2, "ipo")
+    assert (tree.seed, tree.sft.steps, ppo.kl_coef, ppo.lora.rank, dpo.loss) == (7, 3, 0.02, 2, ("ipo",))
     assert label({"ppo.kl_coef": 0.1, "dpo.loss": "ipo"}, 3) == "ppo.kl_coef=0.1 dpo.loss=ipo seed=3"
 
 

@@ -8,6 +8,7 @@ from schemas.config import AlignerConfig, RunConfig
 from schemas.pipeline import AlignerInputs
 from schemas.reports import PolicyResult
 from tasks.align import STAGES
+from tasks.code_digest import _read
 
 SECTIONS = get_args(get_args(AlignerConfig)[0])
 
@@ -30,3 +31,10 @@ def test_a_stage_is_named_for_its_method_and_takes_what_a_round_has(section):
 def test_an_aligner_without_a_name_is_called_by_its_method():
     config = RunConfig.model_validate({"aligners": [{"method": "dpo"}, {"method": "dpo", "name": "other"}]})
     assert [aligner.name for aligner in config.aligners] == ["dpo", "other"]
+
+
+@pytest.mark.parametrize("stage", STAGES.values(), ids=lambda stage: stage.name)
+def test_a_stages_key_follows_the_code_that_trains(stage):
+    module = stage.body.__module__
+    _, imported = _read(module)
+    assert any(name.startswith("rlhf.training.") for name in imported)

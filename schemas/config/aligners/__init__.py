@@ -4,10 +4,30 @@ from typing import Annotated
 
 from pydantic import Field
 
+from schemas.config.aligners.cpo import CPOConfig
 from schemas.config.aligners.dpo import DPOConfig
+from schemas.config.aligners.grpo import GRPOConfig
+from schemas.config.aligners.kto import KTOConfig
+from schemas.config.aligners.orpo import ORPOConfig
 from schemas.config.aligners.ppo import PPOConfig
+from schemas.config.aligners.rloo import RLOOConfig
 from schemas.config.aligners.section import AlignerSection
+from schemas.config.aligners.simpo import SimPOConfig
 
-__all__ = ["AlignerConfig", "AlignerSection", "DPOConfig", "PPOConfig"]
+__all__ = [
+    "AlignerConfig",
+    "AlignerSection",
+    "CPOConfig",
+    "DPOConfig",
+    "GRPOConfig",
+    "KTOConfig",
+    "ORPOConfig",
+    "PPOConfig",
+    "RLOOConfig",
+    "SimPOConfig",
+]
 
-AlignerConfig = Annotated[PPOConfig | DPOConfig, Field(discriminator="method")]
+AlignerConfig = Annotated[
+    PPOConfig | RLOOConfig | GRPOConfig | DPOConfig | KTOConfig | ORPOConfig | CPOConfig | SimPOConfig,
+    Field(discriminator="method"),
+]

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlhf.algorithms.advantages import explained_variance, gae
+from rlhf.algorithms.advantages import explained_variance, gae, group_relative, leave_one_out
 from rlhf.algorithms.masks import length_mask
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -76,3 +76,28 @@ def test_explained_variance_is_one_when_right_and_zero_for_a_constant():
     assert explained_variance(VALUES, VALUES, MASK).item() == pytest.approx(1.0, abs=1e-9)
     constant = torch.full_like(VALUES, 3.0)
     assert explained_variance(constant, VALUES, MASK).item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_leave_one_out_by_hand():
+    # Means of the others: (2 + 6) / 2 = 4, (1 + 6) / 2 = 3.5, (1 + 2) / 2 = 1.5.
+    found = leave_one_out(torch.tensor([[1.0, 2.0, 6.0], [5.0, 5.0, 5.0]]))
+    expected = torch.tensor([[-3.0, -1.5, 4.5], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_the_baseline_of_a_response_does_not_depend_on_its_own_reward():
+    rewards = torch.tensor([[0.3, -1.0, 2.0, 0.5]])
+    raised = rewards + torch.tensor([[7.0, 0.0, 0.0, 0.0]])
+    assert (leave_one_out(raised) - leave_one_out(rewards))[0, 0].item() == pytest.approx(7.0, abs=1e-5)
+
+
+def test_group_relative_by_hand():
+    # Means 2 and 5; deviations (with n - 1) of the groups 2 and 0, of all six sqrt(80 / 15).
+    rewards = torch.tensor([[0.0, 2.0, 4.0], [5.0, 5.0, 5.0]])
+    deviations = torch.tensor([[-2.0, 0.0, 2.0], [0.0, 0.0, 0.0]])
+    mean = 21 / 6
+    batch = (sum((value - mean) ** 2 for value in (0, 2, 4, 5, 5, 5)) / 5) ** 0.5
+    for scale, divisor in (("group", 2.0001), ("batch", batch + 1e-4), ("none", 1.0)):
+        torch.testing.assert_close(
+            group_relative(rewards, scale=scale), deviations / divisor, rtol=1e-6, atol=1e-6
+        )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -13,11 +14,30 @@ from torch import Tensor
 from rlhf.models.loading import load_policy, load_tokenizer
 from rlhf.models.precision import Precision
 from rlhf.models.reward import RewardModel
-from rlhf.training import dpo, ppo, reward, sft
-from schemas.config import DPOConfig, LoraConfig, PPOConfig, RewardConfig, SFTConfig
+from rlhf.training import cpo, dpo, kto, orpo, pairwise, ppo, reward, sft, simpo
+from schemas.config import (
+    CPOConfig,
+    DPOConfig,
+    GRPOConfig,
+    KTOConfig,
+    LoraConfig,
+    OnlineSection,
+    ORPOConfig,
+    PPOConfig,
+    RewardConfig,
+    RLOOConfig,
+    SFTConfig,
+    SimPOConfig,
+)
 
 IDS = [[9, 8, 7, 6, 30, 31], [5, 4, 40, 41, 42, 43]]
 LORA = LoraConfig(rank=2, alpha=8.0)
+PAIRWISE = {"orpo": (orpo, ORPOConfig), "cpo": (cpo, CPOConfig), "simpo": (simpo, SimPOConfig)}
+MODULES = {
+    "sft": sft, "reward": reward, "ppo": ppo, "rloo": ppo, "grpo": ppo, "dpo": dpo, "kto": kto,
+    **dict.fromkeys(PAIRWISE, pairwise),
+}  # fmt: skip
+"""Where each stage folds its adapters in."""
 Fit = Callable[[Path, LoraConfig | None], None]
 
 
@@ -34,18 +54,18 @@ def fits(
     fp32: Precision,
     tmp_path: Path,
 ) -> dict[str, Fit]:
-    """The four stages, each from `tiny_policy` to a folder."""
+    """The stages that train a policy or a reward model, each from `tiny_policy` to a folder."""
     common = {"seed": 0, "precision": fp32, "on_step": _ignore}
     examples = {"steps": 3, "batch_size": 4, "max_length": 64, "learning_rate": 1e-2}
 
-    def fit_ppo(out: Path, lora: LoraConfig | None) -> None:
+    def fit_online(section: type[OnlineSection], out: Path, lora: LoraConfig | None) -> None:
         judge = RewardModel.from_policy(tiny_policy, seed=0)
         judge.set_normalisation(mean=0.0, std=1.0)
         judge.save(tmp_path / "judge")
         load_tokenizer(tiny_policy).save_pretrained(tmp_path / "judge")
-        config = PPOConfig(
+        config = section(
             iterations=1, batch_size=4, minibatch_size=4, epochs=1, warmup_iterations=0, max_new_tokens=6,
-            learning_rate=1e-2, lora=lora,
+            learning_rate=1e-2, lora=lora, **({} if section is PPOConfig else {"group_size": 2}),
         )  # fmt: skip
         prompts = preferences.select("prompt_id", "prompt")
         ppo.fit(tiny_policy, tmp_path / "judge", prompts, config, out=out, **common)
@@ -64,7 +84,18 @@ def fits(
             out=out,
             **common,
         ),
-        "ppo": fit_ppo,
+        "ppo": partial(fit_online, PPOConfig),
+        "rloo": partial(fit_online, RLOOConfig),
+        "grpo": partial(fit_online, GRPOConfig),
+        "kto": lambda out, lora: kto.fit(
+            tiny_policy, preferences, None, KTOConfig(**examples, lora=lora), out=out, **common
+        ),
+        **{
+            name: lambda out, lora, fit=module.fit, section=section: fit(
+                tiny_policy, preferences, section(**examples, lora=lora), out=out, **common
+            )
+            for name, (module, section) in PAIRWISE.items()
+        },
         "dpo": lambda out, lora: dpo.fit(
             tiny_policy, preferences, DPOConfig(**examples, lora=lora), out=out, **common
         ),
@@ -76,10 +107,10 @@ def _remember_what_was_trained(monkeypatch: pytest.MonkeyPatch, stage: object) -
     outputs: list[Tensor] = []
     merge = stage.merge
 
-    def remember(model):
+    def remember(model, **options):
         with torch.no_grad():
             outputs.append(model.eval()(torch.tensor(IDS)).logits.clone())
-        return merge(model)
+        return merge(model, **options)
 
     monkeypatch.setattr(stage, "merge", remember)
     return outputs
@@ -87,13 +118,11 @@ def _remember_what_was_trained(monkeypatch: pytest.MonkeyPatch, stage: object) -
 
 @pytest.mark.integration
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
-@pytest.mark.parametrize("name", ["sft", "reward", "ppo", "dpo"])
+@pytest.mark.parametrize("name", MODULES)
 def test_what_was_trained_is_what_is_loaded_and_it_is_a_plain_model(
     fits, tiny_policy, tmp_path, monkeypatch, name, lora
 ):
-    outputs = _remember_what_was_trained(
-        monkeypatch, {"sft": sft, "reward": reward, "ppo": ppo, "dpo": dpo}[name]
-    )
+    outputs = _remember_what_was_trained(monkeypatch, MODULES[name])
     out = tmp_path / "out"
     fits[name](out, lora)
 

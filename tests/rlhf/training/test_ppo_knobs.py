@@ -18,7 +18,7 @@ from rlhf.training.rollout import collect, minibatches
 from rlhf.training.step import StepMetrics
 from rlhf.training.trained import Trained
 from schemas.config import LoraConfig, PPOConfig
-from schemas.config.aligners.ppo import KLConfig
+from schemas.config.aligners.online import KLConfig
 
 FP32 = Precision(threads=1, dtype="fp32")
 MESSAGES = [[{"role": "user", "content": "hi " * number}] for number in range(1, 9)]
