@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from flows.checks_verdict import Check
 from flows.environment import answers, running_servers
 from schemas.errors import FeedbackUnreachable, StoreUnreachable
-from schemas.settings import Settings
+from schemas.settings import Settings, without_login
 
 PORTS = {
     4200: "rlhf ui --prefect-port",
@@ -46,20 +46,20 @@ def prefect(settings: Settings) -> Check:
     if url is None:
         return Check("prefect", True, "PREFECT_API_URL is not set; a run starts a server of its own")
     if answers(f"{url.rstrip('/')}/health"):
-        return Check("prefect", True, f"{_plain(url)} answers")
+        return Check("prefect", True, f"{without_login(url)} answers")
     advice = "Start it (rlhf ui starts one at http://127.0.0.1:4200/api), or unset PREFECT_API_URL."
-    return Check("prefect", False, f"{_plain(url)} does not answer", advice)
+    return Check("prefect", False, f"{without_login(url)} does not answer", advice)
 
 
 def tracking(settings: Settings) -> Check:
     """Ask the MLflow server, where there is one."""
     uri = settings.tracking_uri
     if not uri.startswith(("http://", "https://")):
-        return Check("tracking", True, _plain(uri))
+        return Check("tracking", True, without_login(uri))
     if _reachable(uri):
-        return Check("tracking", True, f"{_plain(uri)} answers")
+        return Check("tracking", True, f"{without_login(uri)} answers")
     advice = "Start the server, or unset MLFLOW_TRACKING_URI for a local database."
-    return Check("tracking", False, f"{_plain(uri)} does not answer", advice)
+    return Check("tracking", False, f"{without_login(uri)} does not answer", advice)
 
 
 def store(settings: Settings) -> Check:
@@ -108,7 +108,7 @@ def feedback(settings: Settings) -> Check:
     """Ask the database of rankings, where it is a server."""
     url = settings.feedback_url
     if url.startswith("sqlite"):
-        return Check("feedback", True, _plain(url))
+        return Check("feedback", True, without_login(url))
     from rlhf.feedback.database import connect
 
     try:
@@ -116,7 +116,7 @@ def feedback(settings: Settings) -> Check:
     except FeedbackUnreachable as error:
         advice = "Start the database, or unset RLHF_FEEDBACK_URL for a local file."
         return Check("feedback", False, str(error), advice)
-    return Check("feedback", True, f"{_plain(url)} answers")
+    return Check("feedback", True, f"{without_login(url)} answers")
 
 
 def judge(settings: Settings) -> Check:
@@ -125,9 +125,9 @@ def judge(settings: Settings) -> Check:
         return Check("judge", True, "RLHF_JUDGE_URL is not set; only evaluate.judge=llm needs it")
     if _reachable(settings.judge_url):
         key = "with a key" if settings.judge_key else "without a key (RLHF_JUDGE_KEY)"
-        return Check("judge", True, f"{_plain(settings.judge_url)} answers, {key}")
+        return Check("judge", True, f"{without_login(settings.judge_url)} answers, {key}")
     advice = "Start the endpoint, correct RLHF_JUDGE_URL, or choose another evaluate.judge."
-    return Check("judge", False, f"{_plain(settings.judge_url)} does not answer", advice)
+    return Check("judge", False, f"{without_login(settings.judge_url)} does not answer", advice)
 
 
 def secrets(settings: Settings) -> Check:
@@ -152,9 +152,3 @@ def _reachable(url: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _plain(url: str) -> str:
-    """Return a URL without the name and password that it may hold."""
-    found = urlsplit(url)
-    return url.replace(f"{found.netloc.rpartition('@')[0]}@", "") if "@" in found.netloc else url

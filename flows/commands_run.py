@@ -18,7 +18,7 @@ from schemas.config.run import STAGES, of_round
 from schemas.errors import NotFound
 from schemas.evaluation import PolicyEvaluation
 from schemas.reports import RunSummary
-from schemas.settings import Settings
+from schemas.settings import Settings, without_login
 from schemas.suggest import did_you_mean
 
 Recipe = Annotated[
@@ -212,5 +212,5 @@ def _evaluation_row(evaluation: PolicyEvaluation) -> tuple[str, ...]:
 
 def _show_pages(summary: RunSummary) -> None:
     show(f"report: {summary.report}")
-    show(f"run: {summary.run_id} (tracked at {Settings().tracking_uri})")
+    show(f"run: {summary.run_id} (tracked at {without_login(Settings().tracking_uri)})")
     say("open the MLflow and Prefect pages with: rlhf ui; talk to the champion with: rlhf chat")

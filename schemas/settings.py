@@ -1,5 +1,6 @@
 """Where a run keeps what it leaves and which services it talks to: from the environment, never a recipe."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,11 @@ def _absolute_sqlite(uri: str) -> str:
     # A relative database would be another one in every working directory.
     path = uri.removeprefix("sqlite:///")
     return uri if path in {uri, "", ":memory:"} else f"sqlite:///{_absolute(Path(path))}"
+
+
+def without_login(uri: str) -> str:
+    """Return an address as it may be shown: without the user and the password that it may hold."""
+    return re.sub(r"//[^/?#]*@", "//", uri, count=1)
 
 
 class Settings(BaseSettings):
@@ -51,6 +57,10 @@ class Settings(BaseSettings):
     """Base URL of an OpenAI-compatible endpoint, up to `/v1`, for `evaluate.judge=llm`."""
     judge_key: SecretStr | None = None
     """Its key; endpoints on this machine often want none."""
+    notify_url: SecretStr | None = None
+    """Where Prefect's automations post how runs end and what the gate says; `rlhf deploy` keeps it in a block."""
+    retrain_after: int = Field(500, gt=0)
+    """So many more rankings by people make the event `rlhf.rankings.enough`, which starts a deployment."""
     label_secret: SecretStr | None = None
     """Signs the sessions of the labelling page; needed where it listens beyond this machine."""
     serve_token: SecretStr | None = None

@@ -98,6 +98,7 @@ def _register(
     """Make a model a version: its files, and beside them its card, the gate's numbers and what MLflow needs."""
     from rlhf.adapters.flavor import describe_flavor
     from rlhf.adapters.manifest import scan
+    from rlhf.adapters.sbom import sbom
     from rlhf.report.card import card
 
     folder = work.folder / name
@@ -107,6 +108,7 @@ def _register(
     (folder / "README.md").write_text(card(read_content(work.run.run_id), name, origin), encoding="utf-8")
     if decision.evidence:
         shutil.copyfile(work.fetch(decision.evidence), folder / "gate.json")
+    (folder / "sbom.json").write_bytes(sbom(f"{work.run.name}-{name}", model.digest))
     describe_flavor(folder)
     work.tracked.log_folder(folder, f"models/{name}")
     found = numbers(evaluation.evaluation)

@@ -1,14 +1,17 @@
 """Whether the tracking server answers, asked before its client starts minutes of retries."""
 
+import socket
 import ssl
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from schemas.errors import ConfigError, TrackingUnreachable
+from schemas.settings import without_login
 
 _SECONDS = 5
 _SERVER_ERROR = 500
+_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 
 
 def require_tracking(uri: str) -> None:
@@ -16,13 +19,13 @@ def require_tracking(uri: str) -> None:
     parts = urlsplit(uri)
     if parts.scheme in {"", "file"}:
         raise ConfigError(
-            f"MLFLOW_TRACKING_URI={uri} is a folder, which MLflow no longer writes to; a database "
+            f"MLFLOW_TRACKING_URI={without_login(uri)} is a folder, which MLflow no longer writes to; a database "
             "(sqlite:////absolute/path/mlflow.db) or a server (http://...) was wanted. Unset or change it."
         )
     if parts.scheme not in {"http", "https"}:
+        _require_database(uri)
         return
-    # Without user and password: neither belongs into a message.
-    address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path.rstrip('/')}"
+    address = without_login(f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}")
     try:
         with urlopen(f"{address}/health", timeout=_SECONDS):  # noqa: S310 - http or https, as checked
             return
@@ -40,3 +43,18 @@ def require_tracking(uri: str) -> None:
         f"The MLflow server {address} {found}; it was wanted within {_SECONDS} seconds. "
         "Start it, change MLFLOW_TRACKING_URI, or unset it to use a local database."
     )
+
+
+def _require_database(uri: str) -> None:
+    """Raise unless a database server takes connections: MLflow itself would try for a hundred seconds."""
+    parts = urlsplit(uri)
+    port = _DATABASE_PORTS.get(parts.scheme.partition("+")[0])
+    if port is None or parts.hostname is None:
+        return
+    try:
+        socket.create_connection((parts.hostname, parts.port or port), timeout=_SECONDS).close()
+    except OSError as error:
+        raise TrackingUnreachable(
+            f"The database {without_login(uri)} does not answer ({error}); it was wanted within {_SECONDS} seconds. "
+            "Start it, change MLFLOW_TRACKING_URI, or unset it to use a local database."
+        ) from error

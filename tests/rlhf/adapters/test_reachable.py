@@ -62,6 +62,15 @@ def test_a_folder_is_refused(uri: str) -> None:
         require_tracking(uri)
 
 
-@pytest.mark.parametrize("uri", ["sqlite:////var/mlflow.db", "postgresql://host/mlflow"])
+@pytest.mark.parametrize("uri", ["sqlite:////var/mlflow.db", "mysql+pymysql:///mlflow"])
 def test_a_database_needs_no_server(uri: str) -> None:
     require_tracking(uri)
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg", "mysql+pymysql"])
+def test_a_database_server_that_does_not_answer_is_named_at_once_and_without_its_password(
+    scheme: str,
+) -> None:
+    with pytest.raises(TrackingUnreachable, match=r"127\.0\.0\.1:9/mlflow does not answer") as refused:
+        require_tracking(f"{scheme}://user:canary@127.0.0.1:9/mlflow")
+    assert "canary" not in str(refused.value)
