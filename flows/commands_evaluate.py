@@ -46,7 +46,7 @@ def evaluate(
     tree = load_config(recipe, overrides or [])
     prepare(Settings())
     models = {
-        role: _ref(given, name, "policy" if role in ("model", "against") else "reward")
+        role: stored_model(given, name, "policy" if role in ("model", "against") else "reward")
         for role, given in (("model", model), ("against", against), ("reward", reward), ("judge", judge))
         if given is not None
     }
@@ -89,8 +89,8 @@ def frontier(
     show(f"numbers: {numbers}")
 
 
-def _ref(model: str, name: str, role: "Literal['policy', 'reward']") -> ModelRef:
-    """Put a model into the store, where stages read; the same bytes are there once."""
+def stored_model(model: str, name: str, role: "Literal['policy', 'reward']") -> ModelRef:
+    """Put the model that MODEL names into the store, where stages read; the same bytes are there once."""
     from tasks.work import artifact_store
 
     uri, digest = artifact_store().publish(model_folder(model, name))

@@ -10,6 +10,7 @@ import typer
 
 from flows import commands_review
 from flows.commands_run import Json
+from flows.events import batches_closed
 from flows.terminal import say, show, show_json, show_table
 from schemas.errors import ConfigError, NotFound, RLHFError
 from schemas.settings import Settings
@@ -130,6 +131,7 @@ def close(batch: BatchName) -> None:
 
     for message in resume_waiting(feedback):
         say(message)
+    batches_closed(feedback, [closed])
 
 
 def export(
@@ -165,8 +167,10 @@ def import_rankings(
         text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigError(f"{file} is not UTF-8; convert it first.") from None
-    batch = imports.keep(_open(), imports.read(text, format_name), name or file.stem)
+    feedback = _open()
+    batch = imports.keep(feedback, imports.read(text, format_name), name or file.stem)
     show(f"batch {batch.id}, {batch.name}: {batch.answered} rankings")
+    batches_closed(feedback, [batch])
 
 
 def agreement(batch: BatchName, json: Json = False) -> None:
@@ -247,8 +251,12 @@ def _keep_resuming(feedback: "Feedback", closed: threading.Event, stopping: thre
     """Tell the runs whose batches are closed, also those that closed while nobody was there to tell."""
     from rlhf.feedback import batches
 
+    told = {batch.id for batch in batches.closed(feedback)}
     while not stopping.is_set():
         try:
+            new = [batch for batch in batches.closed(feedback) if batch.id not in told]
+            told |= {batch.id for batch in new}
+            batches_closed(feedback, new)
             if batches.waiting_to_resume(feedback):
                 from flows.resume import resume_waiting
 

@@ -17,7 +17,7 @@ import typer
 from flows.environment import Servers, answers, prefect_answers, prepare, running_servers, servers_file
 from flows.terminal import say, show
 from schemas.errors import NotFound, RLHFError
-from schemas.settings import Settings
+from schemas.settings import Settings, without_login
 
 HOST = "127.0.0.1"
 POOL = "rlhf"
@@ -43,7 +43,7 @@ def ui(
     tracking_elsewhere = settings.tracking_uri.startswith("http")
     servers = Servers(
         prefect=f"http://{HOST}:{prefect_port}/api",
-        mlflow=settings.tracking_uri if tracking_elsewhere else f"http://{HOST}:{mlflow_port}",
+        mlflow=without_login(settings.tracking_uri) if tracking_elsewhere else f"http://{HOST}:{mlflow_port}",
     )
     commands = {f"{servers.prefect}/health": _prefect_server(prefect_port)}
     _require_free(prefect_port, "--prefect-port")
@@ -71,17 +71,34 @@ def ui(
 
 def deploy(
     file: Annotated[Path, typer.Option(help="What to deploy.")] = Path("prefect.yaml"),
+    pool_type: Annotated[
+        str, typer.Option(help="Where runs are started: process, or kubernetes with --job-template.")
+    ] = "process",
+    job_template: Annotated[
+        Path | None,
+        typer.Option(help="The pool's base job template, such as infra/kubernetes/job-template.json."),
+    ] = None,
 ) -> None:
-    """Register the deployments of prefect.yaml and the pool whose workers run them."""
+    """Register the deployments of prefect.yaml, the pool whose workers run them, and who is told how they end."""
     if not file.is_file():
         raise NotFound(
             f"No file {file}; run from the folder that holds prefect.yaml, or name it with --file."
         )
     _require_server()
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
-    _call([*prefect, "work-pool", "create", POOL, "--type", "process", "--overwrite"])
+    template = ["--base-job-template", str(job_template)] if job_template else []
+    _call([*prefect, "work-pool", "create", POOL, "--type", pool_type, *template, "--overwrite"])
     _call([*prefect, "deploy", "--all", "--prefect-file", str(file)])
+    from flows.automations import keep_automations
+
+    notify_url = Settings().notify_url
+    kept = keep_automations(notify_url.get_secret_value() if notify_url else None)
     show(f"deployed {file}; runs start once a worker is up: rlhf worker")
+    show(
+        f"told to RLHF_NOTIFY_URL: {', '.join(kept)}"
+        if kept
+        else "nobody is told: RLHF_NOTIFY_URL is not set"
+    )
 
 
 def worker(
@@ -148,7 +165,6 @@ def _prefect_server(port: int) -> list[str]:
 def _mlflow_server(settings: Settings, port: int) -> list[str]:
     return [
         *(sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", settings.tracking_uri),
         *("--default-artifact-root", settings.mlflow_artifacts.as_uri(), "--no-serve-artifacts"),
     ]
 
@@ -170,8 +186,13 @@ def _require_free(port: int, option: str) -> None:
 def _running(commands: Sequence[Sequence[str]], logs: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Start the servers in process groups of their own, and stop every process of them at the end."""
     logs.mkdir(parents=True, exist_ok=True)
-    # MLflow's job runner starts seven more processes for a feature that this project does not use.
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {
+        **os.environ,
+        # MLflow's job runner starts seven more processes for a feature that this project does not use.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        # Not on its command line: it may hold a password, and everybody on this machine can list commands.
+        "MLFLOW_BACKEND_STORE_URI": Settings().tracking_uri,
+    }
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for command in commands:

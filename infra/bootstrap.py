@@ -10,13 +10,19 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
+
+TEMPLATE = Path(__file__).parent / "kubernetes" / "job-template.json"
 
 
 def main() -> None:
     """Do each of them, and stop at the first that fails."""
     make_buckets()
     make_user()
-    subprocess.run([sys.executable, "-m", "flows.cli", "deploy"], check=True)
+    deploy = [sys.executable, "-m", "flows.cli", "deploy"]
+    if os.environ.get("RLHF_POOL_TYPE") == "kubernetes":
+        deploy += ["--pool-type", "kubernetes", "--job-template", str(TEMPLATE)]
+    subprocess.run(deploy, check=True)
 
 
 def make_buckets() -> None:

@@ -54,7 +54,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "store" {
   bucket     = aws_s3_bucket.store.id
   depends_on = [aws_s3_bucket_versioning.store]
 
-  # What `rlhf gc` removes stays recoverable for a while; nothing current ever expires here.
+  # What is removed stays recoverable for a while; nothing current ever expires here.
   rule {
     id     = "noncurrent"
     status = "Enabled"

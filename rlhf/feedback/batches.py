@@ -115,6 +115,23 @@ def listed(feedback: Feedback, *, simulated: bool | None = None) -> Sequence[Bat
         return session.scalars(wanted).all()
 
 
+def closed(feedback: Feedback) -> Sequence[Batch]:
+    """Return the closed batches, in the order in which they closed."""
+    wanted = select(Batch).where(Batch.closed_at.is_not(None)).order_by(Batch.closed_at, Batch.id)
+    with feedback.read() as session:
+        return session.scalars(wanted).all()
+
+
+def ranked_by_people(feedback: Feedback, *, until: Batch) -> int:
+    """Return how many rankings people had given in the batches that were closed by the time `until` was."""
+    earlier = (Batch.closed_at < until.closed_at) | (
+        (Batch.closed_at == until.closed_at) & (Batch.id <= until.id)
+    )
+    counted = select(func.sum(Batch.answered)).where(Batch.simulated.is_(False), earlier)
+    with feedback.read() as session:
+        return session.scalar(counted) or 0
+
+
 def size(session: Session, batch_id: int) -> int:
     """Return how many items a batch has, gold questions left out."""
     counted = select(func.count()).select_from(Item).where(Item.batch_id == batch_id, Item.gold.is_(None))

@@ -22,6 +22,7 @@ RUN = {"config", "init", "validate", "doctor"}
 OTHERS = {
     ".venv/bin/pip", "accelerate", "cd", "docker", "export", "git", "kubectl", "lm_eval", "make", "mlflow", "pip",
     "prefect", "python", "rm", "terraform", "vllm", "curl", "conda", "torchrun", "helm", "openssl", "psql", "pg_dump",
+    "apt-get", "aws", "set",
 }  # fmt: skip
 """Programs other than ours that the pages show."""
 STANDS_FOR = {"VERSION": "3", "PORT": "8800"}

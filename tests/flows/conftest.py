@@ -84,7 +84,7 @@ class Place:
     def start_run(self, overrides: Sequence[str]) -> UUID:
         """Ask for a run of the micro recipe."""
         with self._client() as client:
-            deployment = client.read_deployment_by_name("rlhf-recipe/helpdesk-weekly")
+            deployment = client.read_deployment_by_name("rlhf-recipe/helpdesk-nightly")
             run = client.create_flow_run_from_deployment(
                 deployment.id, parameters={"recipe": "micro", "overrides": list(overrides)}
             )
@@ -143,7 +143,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     env = found.machine(found.folder / "server")
     tree = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
     tree["pull"] = [{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}]
-    tree["deployments"][0]["schedules"] = []
+    for deployment in tree["deployments"]:
+        deployment["schedules"] = []
     path = found.folder / "prefect.yaml"
     path.write_text(yaml.safe_dump(tree), encoding="utf-8")
     with found.process("server", "prefect", "server", "start", "--port", str(found.port), env=env):

@@ -1,0 +1,86 @@
+"""What compose.yaml starts, as processes: from a cron trigger to a champion, on PostgreSQL and S3, behind passwords."""
+
+import json
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_bootstrap_left_what_the_file_describes(servers: Any, scheduled: str) -> None:
+    wanted = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+    assert servers.bootstrapped == {deployment["name"] for deployment in wanted}
+
+
+def test_nobody_comes_in_without_a_password(servers: Any) -> None:
+    for attempt in (
+        lambda: servers.prefect("deployments/filter", {}, login="rlhf:guessed"),
+        lambda: servers.mlflow("experiments/search?max_results=1", login="pipeline:guessed"),
+        lambda: servers.mlflow(
+            "users/create", {"username": "x", "password": "y" * 20}
+        ),  # pipeline is no admin
+    ):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            attempt()
+        assert refused.value.code in {401, 403}
+
+
+def test_a_cron_trigger_becomes_a_champion(servers: Any, scheduled: str) -> None:
+    run = servers.ended(scheduled)
+    assert run["state_type"] == "COMPLETED", servers.log("worker")[-3000:]
+    assert run["auto_scheduled"]
+    model = servers.mlflow("registered-models/get?name=micro")["registered_model"]
+    champion = next(alias["version"] for alias in model["aliases"] if alias["alias"] == "champion")
+    version = servers.mlflow(f"model-versions/get?name=micro&version={champion}")["model_version"]
+    tags = {tag["key"]: tag["value"] for tag in version["tags"]}
+    assert (tags["aligner"], tags["gate"]) == ("dpo", "passed")
+    parent = servers.mlflow(f"runs/get?run_id={tags['pipeline_run']}")["run"]
+    found = {tag["key"]: tag["value"] for tag in parent["data"]["tags"]}
+    assert (parent["info"]["status"], found["prefect.flow_run_id"]) == ("FINISHED", run["id"])
+    # Where it lies: rows in PostgreSQL, bytes in S3, and neither database nor artifact in the worker's folder.
+    assert tags["uri"].startswith("s3://rlhf/store/folders/")
+    assert version["source"].startswith("mlflow-artifacts:/")
+    assert _keys(servers, "rlhf", "store/manifests/")
+    assert _keys(servers, "mlflow", "artifacts/")
+    assert servers.database("mlflow", "SELECT count(*) FROM runs WHERE status = 'FINISHED'")[0][0] > 8
+    assert servers.database("prefect", "SELECT count(*) FROM flow_run WHERE state_type = 'COMPLETED'") == [
+        (1,)
+    ]
+    assert servers.database("feedback", "SELECT count(*) FROM rankings")[0][0] > 0
+    forbidden = {"mlflow.db", "prefect.db", "feedback.db", "mlartifacts"}
+    assert not [path for path in (servers.home / "work").rglob("*") if path.name in forbidden]
+
+
+def test_no_secret_is_in_any_log_run_or_parameter(servers: Any, scheduled: str) -> None:
+    servers.ended(scheduled)
+    secrets = {path.name: path.read_text() for path in (servers.home / "secrets").iterdir()}
+    del secrets["s3_key_id"]  # a name, not a secret
+    secrets["notify"] = "canary-notify-token"
+    told = {path.name: servers.log(path.stem) for path in (servers.home / "logs").iterdir()}
+    told["out"] = (servers.home / "out").read_text()
+    for kind in ("flow_runs", "task_runs", "logs", "deployments", "work_pools", "block_documents", "events"):
+        told[kind] = json.dumps(servers.prefect(f"{kind}/filter", {}))
+    for table in ("params", "tags", "model_version_tags", "runs", "experiments"):
+        told[table] = repr(servers.database("mlflow", f"SELECT * FROM {table}"))  # noqa: S608 - our own names
+    assert all(len(text) > 20 for text in told.values())
+    leaks = [
+        (name, place) for name, secret in secrets.items() for place, text in told.items() if secret in text
+    ]
+    assert leaks == []
+
+
+def _keys(servers: Any, bucket: str, prefix: str) -> list[str]:
+    import boto3
+
+    client = boto3.client(
+        "s3", endpoint_url=servers.client["AWS_ENDPOINT_URL"], region_name="us-east-1",
+        aws_access_key_id=servers.client["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=servers.client["AWS_SECRET_ACCESS_KEY"],
+    )  # fmt: skip
+    return [item["Key"] for item in client.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])]
