@@ -57,7 +57,8 @@ def test_the_form_of_a_deployment_has_described_and_checked_fields(servers: Any,
     (found,) = servers.prefect("deployments/filter", {"deployments": {"name": {"any_": [scheduled]}}})
     schema = found["parameter_openapi_schema"]
     assert schema["required"] == ["recipe"]
-    assert list(schema["properties"]) == ["recipe", "overrides", "fresh"]
+    fields = sorted(schema["properties"], key=lambda name: schema["properties"][name]["position"])
+    assert fields == ["recipe", "overrides", "fresh"]
     assert all(field["description"] for field in schema["properties"].values())
     assert schema["properties"]["overrides"]["items"]["pattern"]
     assert found["enforce_parameter_schema"]
