@@ -3,7 +3,6 @@
 import dataclasses
 from pathlib import Path
 
-import polars as pl
 import pytest
 import torch
 from torch import Tensor, nn
@@ -16,15 +15,11 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
-from rlhf.data.chat import decode_response, encode_prompt, encode_response
-from rlhf.data.pairs import encode_pairs
 from rlhf.models.batches import ResponseBatch, collate, score_tokens
 from rlhf.models.critic import Critic
-from rlhf.models.loading import load_tokenizer
 from rlhf.models.precision import Precision
 from rlhf.models.reward import RewardModel
 from rlhf.models.sampling import Completion
-from rlhf.training import rollout as rollout_module
 from rlhf.training.actors import Actors, load_actors
 from rlhf.training.experience import learn_from
 from rlhf.training.rollout import collect
@@ -69,33 +64,6 @@ def _padded(left: int, right: int, pad_id: int = PAD) -> ResponseBatch:
     return collate(
         [[5, 6, 7], [4] * (3 + left)], [[9, EOS, 11], [8] * (3 + right)], pad_id=pad_id, device=CPU
     )
-
-
-@pytest.mark.parametrize("pad", [EOS, PAD, 23])
-def test_the_pad_id_never_affects_a_score(scorer: RewardModel, pad: int):
-    text, ended = [5, 6, 7], [5, 6, 7, EOS]
-    expected = scorer.raw_scores([text, ended])
-    assert (expected[0] - expected[1]).abs() > 1e-3  # the end is read, and it says something
-    scorer.model.config.pad_token_id = pad
-    found = scorer.raw_scores([text, ended, [9] * 20])[:2]
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
-
-
-def test_stop_ids_in_the_midst_of_a_conversation_hide_nothing_behind_them(scorer: RewardModel):
-    ids = [5, EOS, 6, 7, EOS, 8, 9]
-    with torch.no_grad():
-        hidden = scorer.backbone(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
-        expected = scorer.head(hidden)
-    torch.testing.assert_close(scorer.raw_scores([ids, [4] * 30])[:1], expected, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize(("left", "right"), [(7, 0), (64, 0), (0, 7), (0, 64), (7, 64)])
-def test_padding_on_either_side_changes_no_log_probability(policy: nn.Module, left: int, right: int):
-    def logprobs(batch: ResponseBatch) -> Tensor:
-        with torch.no_grad():
-            return score_tokens(policy, batch, temperature=1.0, pad_id=PAD)[0, :3]
-
-    torch.testing.assert_close(logprobs(_padded(left, right)), logprobs(_padded(0, 0)), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("left", "right"), [(7, 0), (64, 0), (0, 7), (0, 64), (7, 64)])
@@ -146,33 +114,6 @@ def _read_by_the_reward_model(actors: Actors, monkeypatch: pytest.MonkeyPatch) -
     return read
 
 
-def test_the_reward_model_reads_in_ppo_the_ids_that_it_was_trained_on(
-    actors: Actors, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-):
-    tokenizer, texts, ends = load_tokenizer(folders[0]), ["hi there", "there", "hi", "hi hi"], [True, False]
-    responses = [
-        encode_response(tokenizer, text, finished=end) for text, end in zip(texts, ends * 2, strict=True)
-    ]
-    actors = _drawing(actors, responses, finished=ends * 2)
-    read = _read_by_the_reward_model(actors, monkeypatch)
-    collect(actors, PROMPTS, CONFIG, precision=FP32, seed=0, iteration=0)
-    preferences = pl.DataFrame(
-        {
-            "prompt_id": [str(row) for row in range(4)],
-            "prompt": PROMPTS,
-            "chosen": texts,
-            "rejected": ["something else"] * 4,
-            "chosen_finished": ends * 2,
-            "rejected_finished": [True] * 4,
-            "margin": [0.0] * 4,
-            "weight": [1.0] * 4,
-        }
-    )
-    pairs = encode_pairs(tokenizer, preferences, max_length=128)
-    assert read == [pair.prompt + pair.chosen for pair in pairs]
-    assert [ids[-1] == EOS for ids in read] == ends * 2  # no stop id is stamped onto a response that was cut
-
-
 def test_cut_responses_are_not_scored_as_if_finished(actors: Actors, monkeypatch: pytest.MonkeyPatch):
     responses = [[20], [21], [22], [23]]
     actors = _drawing(actors, responses, finished=[False] * 4)
@@ -196,28 +137,3 @@ def test_every_stop_id_counts_as_an_end_and_not_only_eos(folders: tuple[Path, Pa
     assert any(token in actors.stop and token != EOS for token in last)
     assert rollout.finished_B.tolist() == [token in actors.stop for token in last]
     assert all(not actors.stop & set(ids[:-1]) for ids in rollout.responses)
-
-
-def test_what_is_trained_on_is_what_was_sampled_and_no_second_encoding(
-    actors: Actors, folders: tuple[Path, Path]
-):
-    tokenizer = load_tokenizer(folders[0])
-    canonical = encode_response(tokenizer, "hi", finished=False)
-    spelt = [tokenizer.convert_tokens_to_ids(letter) for letter in "hi"]
-    assert decode_response(tokenizer, spelt) == decode_response(tokenizer, canonical)
-    assert spelt != canonical
-    actors = _drawing(actors, [spelt] * 4, finished=[False] * 4)
-    rollout, plan = collect(actors, PROMPTS, CONFIG, precision=FP32, seed=0, iteration=0)
-    assert rollout.responses == [spelt] * 4
-    batch = rollout_module.micro_batch(rollout.prompts, rollout.responses, plan[0][0][0], actors)
-    assert batch.responses_BT.tolist() == [spelt] * 4
-
-
-def test_no_sequence_begins_with_two_bos_ids(folders: tuple[Path, Path]):
-    tokenizer = load_tokenizer(folders[0])
-    tokenizer.bos_token = tokenizer.eos_token  # a template of its own BOS, and a tokenizer that would add one
-    tokenizer.chat_template = "{{ bos_token }}" + str(tokenizer.chat_template)
-    ids = encode_prompt(tokenizer, PROMPTS[0])
-    bos = tokenizer.bos_token_id
-    assert ids[0] == bos
-    assert ids[1] != bos

@@ -34,30 +34,6 @@ def rollout(folders: tuple[Path, Path]) -> Rollout:
     return sampled
 
 
-def test_token_rewards_sum_to_the_score_less_the_kl(rollout: Rollout):
-    config = CONFIG.model_copy(update={"missing_eos_penalty": 0.0, "score_clip": 1e3})
-    kl_B = ((rollout.old_logprobs_BT - rollout.ref_logprobs_BT) * rollout.mask_BT).sum(1)
-    assert kl_B.abs().min() > 1e-3
-    found = learn_from(rollout, config, kl_coef=0.3).rewards_BT.sum(1)
-    torch.testing.assert_close(found, rollout.scores_B - 0.3 * kl_B, rtol=0, atol=1e-5)
-
-
-def test_the_score_stands_on_the_last_token_and_not_on_the_padding_after_it(rollout: Rollout):
-    free = CONFIG.model_copy(update={"missing_eos_penalty": 0.0})
-    rewards = learn_from(replace(rollout, scores_B=torch.full((8,), 2.0)), free, kl_coef=0.0).rewards_BT
-    for row, ids in enumerate(rollout.responses):
-        assert rewards[row].nonzero().tolist() == [[len(ids) - 1]]
-
-
-def test_only_the_score_is_clipped_and_never_the_kl(rollout: Rollout):
-    config = CONFIG.model_copy(update={"score_clip": 1.0, "missing_eos_penalty": 0.0})
-    huge = replace(rollout, scores_B=torch.full((8,), 1000.0))
-    experience = learn_from(huge, config, kl_coef=50.0)
-    expected = 1.0 - 50.0 * experience.kl_BT.sum(1)
-    torch.testing.assert_close(experience.rewards_BT.sum(1), expected, rtol=0, atol=1e-4)
-    assert experience.rewards_BT.abs().max() > 1.0
-
-
 def test_a_constant_in_the_reward_models_bias_changes_no_advantage(
     folders: tuple[Path, Path], tmp_path: Path
 ):
@@ -69,31 +45,6 @@ def test_a_constant_in_the_reward_models_bias_changes_no_advantage(
         reward.head.bias = torch.nn.Parameter(torch.full((1,), 4.0))
     reward.set_normalisation(mean=reward.score_mean + 4.0, std=reward.score_std)
     torch.testing.assert_close(reward.normalised_scores(sequences), expected, rtol=0, atol=1e-5)
-
-
-def test_a_response_of_one_token_has_the_td_error_as_its_advantage():
-    reward, value, mask = torch.tensor([[2.0]]), torch.tensor([[0.5]]), torch.ones(1, 1).bool()
-    advantages, returns = gae(reward, value, mask, gamma=0.9, lam=0.5)
-    assert (advantages.item(), returns.item()) == (1.5, 2.0)
-
-
-def test_no_value_is_bootstrapped_from_after_the_end():
-    mask = torch.tensor([[True, True, False, False]])
-    rewards, values = torch.tensor([[0.0, 1.0, 0.0, 0.0]]), torch.tensor([[0.3, 0.4, 9.0, 9.0]])
-    advantages, returns = gae(rewards, values, mask, gamma=1.0, lam=0.5)
-    # deltas: .4 - .3 = .1, 1 - .4 = .6; A_0 = .1 + .5 * .6
-    torch.testing.assert_close(advantages, torch.tensor([[0.4, 0.6, 0.0, 0.0]]), rtol=0, atol=1e-6)
-    torch.testing.assert_close(returns[0, :2], torch.tensor([0.7, 1.0]), rtol=0, atol=1e-6)
-
-
-def test_a_value_is_that_of_the_state_in_which_its_token_was_chosen(folders: tuple[Path, Path]):
-    actors = load_actors(*folders, lora=None, seed=0, device="cpu")
-    rollout, _ = collect(actors, PROMPTS, CONFIG, precision=FP32, seed=0, iteration=0)
-    for row, (prompt, response) in enumerate(zip(rollout.prompts, rollout.responses, strict=True)):
-        states = [prompt + response[:t] for t in range(len(response))]
-        # The critic begins as the reward model, so that a state's value is the score of what was said so far.
-        expected = actors.reward_model.normalised_scores(states)
-        torch.testing.assert_close(rollout.values_BT[row, : len(states)], expected, rtol=0, atol=1e-5)
 
 
 def test_whitening_is_over_the_batch_and_not_over_each_minibatch(rollout: Rollout):

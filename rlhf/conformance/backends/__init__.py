@@ -1,0 +1,1 @@
+"""Implementations behind the adapter interface of the conformance suite."""
