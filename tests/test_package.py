@@ -41,7 +41,7 @@ def test_every_file_of_the_packages_is_in_the_wheel(built: tuple[set[str], str])
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert there >= NEEDED
-    assert any(name.endswith(".html") for name in there)
+    assert any(name.endswith(".html.j2") for name in there)
     assert there <= built[0]
 
 
