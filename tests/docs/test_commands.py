@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 RUN = {"config", "init", "validate", "doctor"}
 OTHERS = {
-    ".venv/bin/pip", "accelerate", "cd", "docker", "export", "git", "kubectl", "lm_eval", "make", "mlflow", "pip",
+    ".venv/bin/pip", "accelerate", "cd", "pytest", "docker", "export", "git", "kubectl", "lm_eval", "make", "mlflow", "pip",
     "prefect", "python", "rm", "terraform", "vllm", "curl", "conda", "torchrun", "helm", "openssl", "psql", "pg_dump",
     "apt-get", "aws", "set",
 }  # fmt: skip
