@@ -41,7 +41,7 @@ def of_round(name: str, number: int) -> str:
 class RunConfig(Section):
     """Everything that decides what a pipeline run does; secrets and endpoints come from the environment."""
 
-    name: str = Field("helpdesk", pattern=r"^[a-z][a-z0-9_-]*$")
+    name: str = Field("helpdesk", pattern=r"^[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)*$")
     """The recipe's name, the MLflow experiment's and the registered model's."""
     seed: int = Field(0, ge=0, lt=2**31)
     compute: ComputeConfig = ComputeConfig()
