@@ -50,18 +50,16 @@ test: install  ## every test; some drive real servers, a browser, and the whole 
 test-fast: install  ## the tests that take seconds
 	$(BIN)/pytest -m "not integration and not e2e and not gpu"
 
-<<<<<<< HEAD
 # ADVISORIES: a file or folder of OSV's format, such as its dump of PyPI; the one that comes with the project is short.
 ADVISORIES ?= infra/advisories.json
 audit: install  ## known vulnerabilities of the pinned versions, licences, and an SBOM in build/
 	PYTHONPATH=. $(BIN)/python infra/audit.py --advisories $(ADVISORIES) --sbom build/sbom.json
-=======
+
 conformance: install  ## test this project and TRL for known mistakes, and rewrite the table in docs/conformance.md
 	$(BIN)/python -m rlhf.conformance --into docs/conformance.md
 
 build: install  ## a wheel and a source distribution in dist/
 	$(BIN)/python -m hatchling build
->>>>>>> 9f013c3 (Contributing, security, citation, issue templates, hooks; what the wheel must hold is tested)
 
 clean:  ## forget the environment and everything that runs have left
 	rm -rf .venv .rlhf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
