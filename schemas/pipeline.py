@@ -49,6 +49,8 @@ class AlignerInputs(Record):
     reward: ModelRef
     prompts: DatasetRef
     demonstrations: DatasetRef
+    corpus: DatasetRef | None
+    """Raw text, where the recipe has some."""
     preferences: DatasetRef
     """Pairs of all rounds so far."""
     rankings: DatasetRef | None
@@ -70,6 +72,7 @@ class AlignerInputs(Record):
             reward=reward.model,
             prompts=data.prompts,
             demonstrations=data.demonstrations,
+            corpus=data.corpus,
             preferences=collected.preferences,
             rankings=collected.rankings,
             rater_weights=collected.rater_weights,
@@ -111,10 +114,20 @@ def collected_before(rounds: Sequence[Round]) -> PreferencesResult | None:
 
 
 def policies_of(rounds: Sequence[Round]) -> dict[str, PolicyResult]:
-    """Return the policies of all rounds, each by a name of its own."""
-    return {one.run.called(name): policy for one in rounds for name, policy in one.policies.items()}
+    """Return the policies of all rounds that can be registered, each by a name of its own; best-of-n has no weights."""
+    return {
+        one.run.called(name): policy
+        for one in rounds
+        for name, policy in one.policies.items()
+        if policy.model.role == "policy"
+    }
 
 
 def evaluations_of(rounds: Sequence[Round]) -> dict[str, EvaluationResult]:
-    """Return the evaluations of all rounds' policies, by the same names."""
-    return {one.run.called(name): found for one in rounds for name, found in one.judged.items()}
+    """Return the evaluations of the same policies, by the same names."""
+    return {
+        name: found
+        for one in rounds
+        for aligner, found in one.judged.items()
+        if (name := one.run.called(aligner)) in policies_of([one])
+    }

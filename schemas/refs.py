@@ -31,6 +31,7 @@ class DatasetRef(Ref):
         "rollouts",
         "samples",
         "verdicts",
+        "reference",
     ]
     rows: int = Field(ge=0)
 
@@ -38,7 +39,8 @@ class DatasetRef(Ref):
 class ModelRef(Ref):
     """A folder in the Hugging Face layout: config, tokenizer, safetensors."""
 
-    role: Literal["policy", "reward"]
+    role: Literal["policy", "reward", "best_of_n"]
+    """`best_of_n`: a policy beside the reward model that chooses among its responses, a folder each."""
 
 
 class FileRef(Ref):

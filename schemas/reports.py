@@ -146,6 +146,12 @@ class PolicyResult(StageResult):
     """What tokenisation did to the demonstrations, where it learnt from some."""
 
 
+class ReferenceResult(StageResult):
+    """What the reference policy says of the pairs (table `reference`)."""
+
+    logprobs: DatasetRef
+
+
 class CandidatesResult(StageResult):
     """Several responses per prompt (table `candidates`)."""
 
@@ -315,6 +321,10 @@ class StageRecord(Record):
     metrics: dict[str, float] = Field(default_factory=dict)
     tokens: int = 0
     """Worked on in training or sampled, as far as the stage counts them."""
+    sampled_tokens: int = 0
+    """Response tokens drawn from a policy."""
+    gradient_tokens: int = 0
+    """Tokens, prompts included, that a model learnt from; each pass over them counts."""
     saved: float = 0.0
     """Seconds that it took where it was computed, if it was re-used."""
     peak_bytes: float = 0.0

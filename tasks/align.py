@@ -6,23 +6,27 @@ from inspect import signature
 from schemas.config import (
     AlignerConfig,
     AlignerSection,
+    BestOfNConfig,
     CPOConfig,
     DPOConfig,
     GRPOConfig,
     KTOConfig,
     ORPOConfig,
     PPOConfig,
+    RejectionSamplingConfig,
     RLOOConfig,
     SimPOConfig,
 )
 from schemas.pipeline import AlignerInputs, PipelineRun
 from schemas.reports import PolicyResult
+from tasks.best_of_n import build_best_of_n
 from tasks.cpo import train_cpo
 from tasks.dpo import train_dpo
 from tasks.grpo import train_grpo
 from tasks.kto import train_kto
 from tasks.orpo import train_orpo
 from tasks.ppo import train_ppo
+from tasks.rejection_sampling import train_rejection_sampling
 from tasks.rloo import train_rloo
 from tasks.simpo import train_simpo
 from tasks.stage import Stage
@@ -31,6 +35,8 @@ STAGES: Mapping[type[AlignerSection], Stage[..., PolicyResult]] = {
     PPOConfig: train_ppo,
     RLOOConfig: train_rloo,
     GRPOConfig: train_grpo,
+    RejectionSamplingConfig: train_rejection_sampling,
+    BestOfNConfig: build_best_of_n,
     DPOConfig: train_dpo,
     KTOConfig: train_kto,
     ORPOConfig: train_orpo,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from schemas.config import EvaluateConfig, RunConfig
+from schemas.config import EnsembleScoring, EvaluateConfig, RunConfig
 from schemas.errors import ConfigError, NotFound
 from schemas.frontier import FrontierPoint, FrontierReport, MethodFrontier
 from schemas.reports import PolicyResult, RewardResult, StageEntry, ValidatedData
@@ -132,12 +132,12 @@ def _sample(
     run_id: str, gold: Gold, precision: "Precision", num_prompts: int, num_samples: int, seed: int
 ) -> "tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]":
     """Return scores and gold of several SFT responses to each of some held-out prompts (P, K)."""
+    import numpy as np
     import torch
 
-    from rlhf.evaluation.subject import Subject
-    from rlhf.models.precision import autocast
-    from rlhf.models.rendering import Renderer
-    from rlhf.models.reward import RewardModel
+    from rlhf.data.chat import decode_response, encode_prompt
+    from rlhf.models.best_of_n import Chooser
+    from rlhf.models.loading import load_policy
 
     config, found = _run(run_id)
     sft, reward = result_of(found, "sft", PolicyResult), result_of(found, "reward", RewardResult)
@@ -145,28 +145,38 @@ def _sample(
     if sft is None or reward is None or data is None:
         raise NotFound(f"Run {run_id} has no reward model yet; let it go on until the stage `reward`.")
     store = artifact_store()
-    subject = Subject(store.fetch(sft.model), config.evaluate, precision)
-    scorer = RewardModel.load(store.fetch(reward.model), device=precision.device)
+    policy, tokenizer = load_policy(store.fetch(sft.model), device=precision.device)
+    chooser = Chooser.beside(
+        policy,
+        tokenizer,
+        store.fetch(reward.model),
+        n=num_samples,
+        scoring=EnsembleScoring(),
+        device=precision.device,
+    )
     prompts = pl.read_parquet(store.fetch(data.held_out))
     chosen = prompts.sample(min(num_prompts, prompts.height), seed=seed)
-    many = chosen.select(pl.col("prompt_id", "prompt").repeat_by(num_samples)).explode("prompt_id", "prompt")
-    ids = [row for row in subject.encode(chosen["prompt"].to_list()) for _ in range(num_samples)]
-    completions = subject.answer(ids, seed=seed)
-    samples = many.with_columns(
-        pl.Series("response", [subject.text(completion) for completion in completions], pl.String),
-        pl.Series("finished", [completion.finished for completion in completions], pl.Boolean),
+    asked = chosen["prompt"].to_list()
+    groups = chooser.draw(
+        asked,
+        [encode_prompt(tokenizer, messages) for messages in asked],
+        max_new_tokens=config.evaluate.max_new_tokens,
+        temperature=config.evaluate.temperature,
+        batch_size=config.evaluate.batch_size,
+        precision=precision,
+        generator=torch.Generator().manual_seed(seed),
     )
-    sequences = Renderer.between(subject.tokenizer, store.fetch(reward.model)).sequences(
-        samples["prompt"].to_list(),
-        ids,
-        [completion.ids for completion in completions],
-        samples["finished"].to_list(),
+    drawn = [completion for group in groups for completion in group.completions]
+    samples = (
+        chosen.select(pl.col("prompt_id", "prompt").repeat_by(num_samples))
+        .explode("prompt_id", "prompt")
+        .with_columns(
+            pl.Series("response", [decode_response(tokenizer, one.ids) for one in drawn], pl.String),
+            pl.Series("finished", [one.finished for one in drawn], pl.Boolean),
+        )
     )
-    with torch.no_grad(), autocast(precision):
-        scores = scorer.normalised_scores(sequences, batch_size=config.evaluate.batch_size)
-    shape = (chosen.height, num_samples)
     golds = pl.Series(gold.values(samples), dtype=pl.Float64).to_numpy()
-    return scores.double().numpy().reshape(shape), golds.reshape(shape)
+    return np.array([group.scores for group in groups]), golds.reshape(chosen.height, num_samples)
 
 
 def _run(run_id: str) -> tuple[RunConfig, dict[str, StageEntry]]:

@@ -20,6 +20,8 @@ def reinforce(
     prompts: DatasetRef,
     held_out: DatasetRef,
     config: OnlineSection,
+    *,
+    mixed: DatasetRef | None = None,
 ) -> PolicyResult:
     """Optimise the reward model's score, and publish the policy with what it sampled on the way.
 
@@ -44,6 +46,7 @@ def reinforce(
         on_step=work.on_step,
         out=out,
         preferences=work.read(held_out),
+        mixed=work.read(mixed) if mixed else None,
         checkpoints=work.checkpoints,
         sampler=sampler,
     )

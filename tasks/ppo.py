@@ -15,9 +15,14 @@ def train_ppo(
     reward: ModelRef,
     prompts: DatasetRef,
     held_out: DatasetRef,
+    demonstrations: DatasetRef,
+    corpus: DatasetRef | None,
     config: PPOConfig,
 ) -> PolicyResult:
-    """Optimise the reward model's score by PPO; what it sampled on the way is published too."""
+    """Optimise the reward model's score by PPO, with `ptx` beside it; what it sampled on the way is published too."""
     from rlhf.training import ppo
 
-    return reinforce(work, ppo.fit, sft, reward, prompts, held_out, config)
+    mixed = None
+    if config.ptx is not None:
+        mixed = demonstrations if config.ptx.source == "demonstrations" else corpus
+    return reinforce(work, ppo.fit, sft, reward, prompts, held_out, config, mixed=mixed)

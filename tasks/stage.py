@@ -186,6 +186,8 @@ class Stage(Generic[P, R]):
             files=result.files if result else (),
             metrics=result.metrics if result else {},
             tokens=work.tokens,
+            sampled_tokens=work.sampled_tokens,
+            gradient_tokens=work.gradient_tokens,
             peak_bytes=peak_bytes(),
         )
 

@@ -76,7 +76,7 @@ class StageWork:
         self.called = run.called(stage)
         self.started = started
         self.points: list[MetricPoint] = []
-        self.tokens = 0
+        self.tokens = self.sampled_tokens = self.gradient_tokens = 0
         self._last_step = 0
         home = Settings().home
         self.folder = home / "work" / key
@@ -106,7 +106,7 @@ class StageWork:
 
     # What comes out
 
-    def publish_model(self, folder: Path, role: Literal["policy", "reward"]) -> ModelRef:
+    def publish_model(self, folder: Path, role: Literal["policy", "reward", "best_of_n"]) -> ModelRef:
         """Put a model folder into the store and into the stage's MLflow run."""
         uri, digest = self._store.publish(folder)
         self.tracked.log_folder(folder, "model")
@@ -146,6 +146,8 @@ class StageWork:
     def on_step(self, step: "StepMetrics") -> None:
         """Log one step of training under the stage's name, and show it."""
         self.tokens += step.tokens
+        self.sampled_tokens += step.sampled_tokens
+        self.gradient_tokens += step.gradient_tokens
         self._log({f"{self.stage}/{name}": value for name, value in step.metrics.items()}, step.step)
         self._watch(step)
         emit(

@@ -32,13 +32,13 @@ def respond(
     """Sample and judge one response per held-out prompt (table `samples`); the same seed picks the same prompts.
 
     `kl` is the k1 estimate of one response: the sum over its tokens of policy minus reference log-probability
-    at the sampling temperature, in nats. `score` reads the very ids that were sampled, unless the reward model has
+    at the sampling temperature, in nats, with what choosing the best of n adds. `score` reads the very ids that were sampled, unless the reward model has
     a tokenizer of its own (`reward_tokenizer`). `pieces` and `piece_kl` say which words it stems from, for the first rows.
     """
     config = policy.config
     chosen = prompts.sample(min(config.num_prompts, prompts.height), seed=seed)
     prompt_ids = policy.encode(chosen["prompt"].to_list())
-    completions = policy.answer(prompt_ids, seed=seed)
+    completions = policy.answer(chosen["prompt"].to_list(), prompt_ids, seed=seed)
     response_ids = [completion.ids for completion in completions]
     scores: list[float | None] = [None] * len(completions)
     if reward is not None:
@@ -63,7 +63,10 @@ def respond(
             for subject in (policy, reference)
         )
         logprobs = [float(tokens_T.sum()) for tokens_T in ours]
-        kls = [own - float(other_T.sum()) for own, other_T in zip(logprobs, theirs, strict=True)]
+        kls = [
+            own - float(other_T.sum()) + policy.choice_kl
+            for own, other_T in zip(logprobs, theirs, strict=True)
+        ]
         told = [
             pieces(policy.tokenizer, ids, (own_T - other_T).tolist()) if row < SHOWN_SAMPLES else ([], [])
             for row, (ids, own_T, other_T) in enumerate(zip(response_ids, ours, theirs, strict=True))

@@ -129,7 +129,11 @@ def answer(policy: Subject, sets: dict[str, pl.DataFrame], judge: Classifier, *,
         chosen = prompts.head(policy.config.safety.num_prompts)
         ids = policy.encode(chosen["prompt"].to_list())
         fits = [len(prompt) <= policy.room for prompt in ids]
-        completions = policy.answer([prompt for prompt, fit in zip(ids, fits, strict=True) if fit], seed=seed)
+        completions = policy.answer(
+            chosen.filter(pl.Series(fits))["prompt"].to_list(),
+            [prompt for prompt, fit in zip(ids, fits, strict=True) if fit],
+            seed=seed,
+        )
         responses = [policy.text(completion) for completion in completions]
         tables.append(
             chosen.filter(pl.Series(fits)).select(

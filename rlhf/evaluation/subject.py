@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from rlhf.data.chat import decode_response, encode_prompt, stop_ids
+from rlhf.evaluation.over_optimisation import best_of_n_kl
+from rlhf.models.best_of_n import Chooser, saved
 from rlhf.models.loading import load_policy
 from rlhf.models.precision import Precision, autocast
 from rlhf.models.sampling import Completion, response_logprobs, sample
@@ -20,10 +22,17 @@ class Subject:
     """A policy with its tokenizer, and how it is sampled from."""
 
     def __init__(self, folder: Path, config: EvaluateConfig, precision: Precision) -> None:
-        self.model, self.tokenizer = load_policy(folder, device=precision.device)
+        """Load a policy, or one that chooses the best of its responses by a reward model (see `rlhf.models.best_of_n`)."""
+        chooses = saved(folder)
+        self.model, self.tokenizer = load_policy(
+            chooses.policy if chooses else folder, device=precision.device
+        )
         self.config = config
         self.precision = precision
         self.pad_id = int(self.tokenizer.pad_token_id)
+        self.chooser: Chooser | None = None
+        if chooses:
+            self.chooser = chooses.load(self.model, self.tokenizer, device=precision.device)
 
     @property
     def room(self) -> int:
@@ -39,8 +48,21 @@ class Subject:
         """Return the token ids of each prompt."""
         return [encode_prompt(self.tokenizer, messages) for messages in prompts]
 
-    def answer(self, prompt_ids: Sequence[Sequence[int]], *, seed: int) -> list[Completion]:
-        """Sample one response per prompt."""
+    def answer(
+        self, prompts: Sequence[Prompt], prompt_ids: Sequence[list[int]], *, seed: int
+    ) -> list[Completion]:
+        """Return one response per prompt: sampled, or the best of n that were."""
+        if self.chooser is not None:
+            groups = self.chooser.draw(
+                prompts,
+                prompt_ids,
+                max_new_tokens=self.config.max_new_tokens,
+                temperature=self.config.temperature,
+                batch_size=self.config.batch_size,
+                precision=self.precision,
+                generator=torch.Generator().manual_seed(seed),
+            )
+            return [group.completions[group.best] for group in groups]
         with torch.no_grad(), autocast(self.precision):
             return sample(
                 self.model,
@@ -80,6 +102,14 @@ class Subject:
     ) -> list[float]:
         """Return the log-probability of each response, in nats, summed over its tokens."""
         return [float(tokens_T.sum()) for tokens_T in self.token_logprobs(prompt_ids, response_ids)]
+
+    @property
+    def choice_kl(self) -> float:
+        """KL that the choice among n responses adds to that of the weights: log n - (n - 1) / n nats per response.
+
+        What best-of-n is likely to say has no formula; its true KL does not exceed this one (Beirami et al. 2024).
+        """
+        return best_of_n_kl(self.chooser.n) if self.chooser else 0.0
 
     def require_same_tokens(self, other: "Subject") -> None:
         """Refuse to compare two policies token by token whose ids mean different things."""

@@ -66,6 +66,7 @@ def sample(
                 total=prompts.height,
                 metrics={"tokens_per_second": tokens / (time.monotonic() - began)},
                 tokens=tokens,
+                sampled_tokens=tokens,
             )
         )
     return prompts.select("prompt_id", "prompt").with_columns(

@@ -35,6 +35,9 @@ CHATML = (
 )
 """The built-in template for tokenizers that have none."""
 
+BEST_OF_N = "best_of_n.json"
+"""In the folder of a policy that has no weights of its own (see `rlhf.models.best_of_n`)."""
+
 _TOKENIZER_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]
 _MODEL_FILES = ["*.safetensors", *_TOKENIZER_FILES]
 """Weights in safetensors, configuration and tokenizer: nothing that could run code."""
@@ -48,6 +51,11 @@ def load_policy(
     With `four_bit` its linear layers are in 4 bits and frozen, to be trained by adapters; raises ConfigError without a GPU.
     """
     folder = Path(path)
+    if (folder / BEST_OF_N).is_file():
+        raise ModelNotUsable(
+            f"{folder} is a best-of-n policy, which has no weights of its own; wanted one model. Take the folder policy/ in "
+            "it, and let `rlhf serve` choose with `best_of` in its guard and --reward naming the folder reward/."
+        )
     tokenizer = load_tokenizer(folder)
     _check_tokenizer(tokenizer, str(folder))
     model = load_weights(folder, device, **(four_bit_options(device) if four_bit else {}))

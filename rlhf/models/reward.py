@@ -199,6 +199,7 @@ class RewardModel:
             self.normalised_members(ids, batch_size=batch_size),
             how=self.scoring.combine,
             variance_coef=self.scoring.variance_coef,
+            std_coef=self.scoring.std_coef,
         )
 
     def as_single(self) -> "RewardModel":

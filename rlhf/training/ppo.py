@@ -10,7 +10,7 @@
     return the policy that agreed best
 
 Deviations from InstructGPT, each on purpose:
- 1. No pre-training mix (PPO-ptx): the tether to the SFT policy is the KL penalty alone.
+ 1. The pre-training mix (PPO-ptx) is off unless the recipe asks: the tether is the KL penalty alone.
  2. Scores are normalised by the reward model's stored mean and standard deviation over SFT responses, then
     clipped; a response that no stop id ends loses a penalty. KL terms are neither clipped nor clamped.
  3. The critic has the size of the reward model, starts as it, head and normalisation included, and has a
@@ -50,7 +50,8 @@ from rlhf.training.experience import Experience, describe, learn_from, table
 from rlhf.training.guard import RAISE, alarms, stops
 from rlhf.training.held_out import HeldOut
 from rlhf.training.objective import Tally, accumulate_gradients
-from rlhf.training.rollout import Minibatch, collect, prompt_rows
+from rlhf.training.ptx import Mix
+from rlhf.training.rollout import Minibatch, collect, prompt_rows, tokens_of
 from rlhf.training.step import OnStep, StepMetrics
 from rlhf.training.trained import Trained
 from schemas.config import GroupSection, OnlineSection, PPOConfig
@@ -83,13 +84,15 @@ def fit(
     on_step: OnStep,
     out: Path,
     preferences: pl.DataFrame | None = None,
+    mixed: pl.DataFrame | None = None,
     checkpoints: Path | None = None,
     sampler: Sampler = sample,
 ) -> PPOFit:
     """Align the SFT policy with the reward model and save it, adapters merged, to `out`.
 
     `preferences` are pairs that the reward model was not trained on: the guard watches the agreement with them,
-    and the policy that agreed best is the one that is saved. Without them it is the last one.
+    and the policy that agreed best is the one that is saved. Without them it is the last one. `mixed` are the rows
+    that `config.ptx` mixes in.
     With `checkpoints`, the state is kept there; the same call then goes on where it was stopped, tells `on_step`
     of the finished iterations first, and on a CPU ends with the same bits and the same curve.
     """
@@ -114,6 +117,7 @@ def fit(
         trained["critic"] = Trained.by_adamw(actors.critic, config.critic_learning_rate)
     settings = f"{config.model_dump_json()} seed={seed} {precision}"
     held_out = None if preferences is None else HeldOut(actors, preferences, config, precision)
+    mix = Mix.of(config, actors.tokenizer, mixed, seed=seed)
     progress = Progress(
         kl_coef=config.kl_coef, best=None if held_out is None else held_out.start(trained["policy"])
     )
@@ -131,6 +135,7 @@ def fit(
             config,
             progress,
             held_out=held_out,
+            mix=mix,
             precision=precision,
             seed=seed,
             iteration=iteration,
@@ -161,6 +166,7 @@ def _iterate(
     progress: Progress,
     *,
     held_out: HeldOut | None,
+    mix: Mix | None,
     precision: Precision,
     seed: int,
     iteration: int,
@@ -182,6 +188,7 @@ def _iterate(
         kl_coef=progress.kl_coef,
         precision=precision,
         iteration=iteration,
+        mix=mix,
     )
     first = progress.curve[0].metrics if progress.curve else metrics
     best = progress.best
@@ -204,11 +211,14 @@ def _iterate(
         logger.warning("%s iteration %d: %s (%s)", config.name, iteration + 1, alarm.message, alarm.action)
     if any(alarm.action == "raise_kl" for alarm in raised):
         kl_coef *= RAISE
+    steps = int(metrics["optimizer_steps"])
     step = StepMetrics(
         step=iteration + 1,
         total=config.iterations,
         metrics=metrics | {"kl_coef": progress.kl_coef, "alarms": float(len(raised))},
         tokens=int(rollout.mask_BT.sum()),
+        sampled_tokens=int(rollout.mask_BT.sum()),
+        gradient_tokens=tokens_of(rollout, plan, steps) + round(steps * metrics.get("ptx_tokens", 0.0)),
     )
     sampled = table(actors.tokenizer, asked, experience, iteration)
     return Progress(
@@ -230,6 +240,7 @@ def update(
     kl_coef: float,
     precision: Precision,
     iteration: int,
+    mix: Mix | None = None,
 ) -> dict[str, float]:
     """Pass over the rollout as planned, one optimizer step per minibatch, until the KL target is passed."""
     critic_warmup = config.critic_warmup_iterations if isinstance(config, PPOConfig) else 0
@@ -262,6 +273,8 @@ def update(
         if config.target_kl is not None and measured["approx_kl"] > config.target_kl:
             break
         planned = len(plan) * len(plan[0])
+        if mix is not None and not critic_only:
+            measured |= mix.accumulate(actors, precision, step=iteration * planned + number)
         for name, part in trained.items():
             # The policy waits until the critic has learnt what to expect; its own warm-up begins then.
             waits = critic_warmup if name == "policy" else 0

@@ -129,7 +129,9 @@ def train(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         rates.step()
-        yield StepMetrics(step=step + 1, total=config.steps, metrics=metrics, tokens=tokens)
+        yield StepMetrics(
+            step=step + 1, total=config.steps, metrics=metrics, tokens=tokens, gradient_tokens=tokens
+        )
     reward.model.eval()
 
 

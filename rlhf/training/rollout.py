@@ -77,6 +77,13 @@ def minibatches(
     return plan
 
 
+def tokens_of(rollout: Rollout, plan: Sequence[Sequence[Minibatch]], steps: int) -> int:
+    """Return the tokens, prompts included, of the minibatches that the first so many optimizer steps were taken on."""
+    taken = [minibatch for epoch in plan for minibatch in epoch][:steps]
+    learnt = [row for minibatch in taken for rows in minibatch for row in rows]
+    return sum(len(rollout.prompts[row]) + len(rollout.responses[row]) for row in learnt)
+
+
 def micro_batch(
     rollout_prompts: Sequence[list[int]], responses: Sequence[list[int]], rows: MicroBatch, actors: Actors
 ) -> ResponseBatch:

@@ -1,13 +1,13 @@
 """Supervised fine-tuning on demonstrations; the loss counts response tokens only."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 from datasets import Dataset
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from trl import SFTConfig as TRLConfig
 from trl import SFTTrainer
 
@@ -17,13 +17,16 @@ from rlhf.models.precision import Precision
 from rlhf.training.schedule import schedule
 from rlhf.training.step import OnStep
 from rlhf.training.trl_adapter import WithoutTelemetry, arguments, model_of, train
-from schemas.config.supervised import SFTConfig
+from schemas.config.supervised import OptimiserConfig, SFTConfig
 from schemas.errors import DataRejected
 
 logger = logging.getLogger(__name__)
 
 IGNORED = -100
 """The label of a token that the loss leaves out."""
+
+Example = tuple[list[int], list[int]]
+"""Token ids and their labels."""
 
 
 class LanguageModelTrainer(WithoutTelemetry, SFTTrainer):
@@ -43,6 +46,24 @@ def fit(
     """Train the base on the demonstrations, save the policy to `out`, return the last steps' mean metrics."""
     model, tokenizer = load_policy(base, device=precision.device)
     examples = encode_examples(tokenizer, demonstrations.iter_rows(named=True), max_length=config.max_length)
+    model, metrics = learn(
+        model, tokenizer, examples, config, seed=seed, precision=precision, on_step=on_step
+    )
+    save_model(model, tokenizer, out)
+    return metrics
+
+
+def learn(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    examples: Sequence[Example],
+    config: OptimiserConfig,
+    *,
+    seed: int,
+    precision: Precision,
+    on_step: OnStep,
+) -> tuple[PreTrainedModel, dict[str, float]]:
+    """Train on the examples; return the model, adapters merged, and the last steps' mean metrics."""
     lengths = [len(ids) for ids, _ in examples]
     order = schedule(
         [[row] for row in range(len(examples))],
@@ -66,15 +87,14 @@ def fit(
         peft_config=peft_config(config.lora, "CAUSAL_LM") if config.lora else None,
     )
     metrics = train(trainer, precision, on_step)
-    save_model(merge(model_of(trainer)), tokenizer, out)
-    return metrics
+    return merge(model_of(trainer)), metrics
 
 
 def encode_examples(
     tokenizer: PreTrainedTokenizerFast, demonstrations: Iterable[Mapping[str, Any]], *, max_length: int
-) -> list[tuple[list[int], list[int]]]:
+) -> list[Example]:
     """Return (ids, labels) of each demonstration, cut to `max_length`; the prompt's labels are ignored."""
-    examples: list[tuple[list[int], list[int]]] = []
+    examples: list[Example] = []
     total = cut = 0
     for row in demonstrations:
         prompt = encode_prompt(tokenizer, row["prompt"])

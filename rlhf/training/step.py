@@ -15,6 +15,10 @@ class StepMetrics:
     """By name, without the stage's prefix."""
     tokens: int
     """Real (unpadded) tokens that this step worked on."""
+    sampled_tokens: int = 0
+    """Response tokens that were drawn from a policy for it."""
+    gradient_tokens: int = 0
+    """Tokens, prompts included, that a policy (or reward model) learnt from; a second pass over them counts again."""
 
 
 OnStep = Callable[[StepMetrics], None]

@@ -202,13 +202,15 @@ class _Reporter(TrainerCallback):
                 )
         self.history.append(metrics)
         # TRL's trainers count tokens themselves, transformers' own keeps the count in its state.
-        tokens = float(logs.get("num_tokens", state.num_input_tokens_seen))
+        total = float(logs.get("num_tokens", state.num_input_tokens_seen))
+        tokens = int(total - self._tokens)
         self._on_step(
             StepMetrics(
                 step=state.global_step,
                 total=state.max_steps,
                 metrics=metrics,
-                tokens=int(tokens - self._tokens),
+                tokens=tokens,
+                gradient_tokens=tokens,
             )
         )
-        self._tokens = tokens
+        self._tokens = total

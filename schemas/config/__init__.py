@@ -3,17 +3,20 @@
 from schemas.config.aligners import (
     AlignerConfig,
     AlignerSection,
+    BestOfNConfig,
     CPOConfig,
     DPOConfig,
     GRPOConfig,
     KTOConfig,
     ORPOConfig,
     PPOConfig,
+    RejectionSamplingConfig,
     RLOOConfig,
     SimPOConfig,
 )
 from schemas.config.aligners.groups import GroupSection
 from schemas.config.aligners.online import AlarmConfig, GuardConfig, KLConfig, OnlineSection
+from schemas.config.aligners.ppo import PTXConfig
 from schemas.config.cost import CostConfig
 from schemas.config.data import DataConfig, FilesData, HelpdeskData
 from schemas.config.evaluation import EvaluateConfig, GateConfig, HarnessConfig
@@ -30,6 +33,7 @@ __all__ = [
     "AlignerConfig",
     "AlignerSection",
     "BaseModelConfig",
+    "BestOfNConfig",
     "CPOConfig",
     "ComputeConfig",
     "CostConfig",
@@ -54,9 +58,11 @@ __all__ = [
     "OnlineSection",
     "OptimiserConfig",
     "PPOConfig",
+    "PTXConfig",
     "PreferencesConfig",
     "PretrainConfig",
     "RLOOConfig",
+    "RejectionSamplingConfig",
     "RewardConfig",
     "RunConfig",
     "SFTConfig",

@@ -21,9 +21,11 @@ class EnsembleConfig(Section):
 class EnsembleScoring(Section):
     """How the scores of an ensemble's members become the one that is optimised (Coste et al. 2023)."""
 
-    combine: Literal["mean", "worst", "uncertainty"] = "mean"
+    combine: Literal["mean", "worst", "uncertainty", "lower_bound"] = "mean"
     variance_coef: float = Field(0.5, ge=0)
     """What `uncertainty` subtracts for each unit of variance between the members."""
+    std_coef: float = Field(1.0, ge=0)
+    """What `lower_bound` subtracts for each standard deviation between the members."""
 
 
 class RewardConfig(OptimiserConfig):

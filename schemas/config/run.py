@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.config.aligners import AlignerConfig, DPOConfig, KTOConfig, PPOConfig
+from schemas.config.aligners import AlignerConfig, BestOfNConfig, DPOConfig, KTOConfig, PPOConfig
 from schemas.config.cost import CostConfig
 from schemas.config.data import DataConfig, FilesData, HelpdeskData
 from schemas.config.evaluation import EvaluateConfig, GateConfig
@@ -86,6 +86,23 @@ class RunConfig(Section):
             raise ValueError(
                 "labelling.select=disagreement needs several reward models; set reward.ensemble, such as reward.ensemble.size=4"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _aligners_have_what_they_need(self) -> Self:
+        for aligner in self.aligners:
+            if isinstance(aligner, BestOfNConfig) and self.labelling.rounds > 1:
+                raise ValueError(
+                    f"labelling.rounds={self.labelling.rounds} ranks what the aligners say, and {aligner.name} (best_of_n) says "
+                    "nothing that the SFT policy does not; leave it out, or use one round"
+                )
+            raw = (
+                isinstance(aligner, PPOConfig) and aligner.ptx is not None and aligner.ptx.source == "corpus"
+            )
+            if raw and isinstance(self.data, FilesData) and not self.data.corpus:
+                raise ValueError(
+                    f"{aligner.name}.ptx.source=corpus but data.corpus names no file; name one, or use demonstrations"
+                )
         return self
 
     @model_validator(mode="after")

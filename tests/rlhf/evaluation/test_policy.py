@@ -15,11 +15,12 @@ from rlhf.evaluation.judges import ColumnJudge, verdicts, with_gold
 from rlhf.evaluation.policy import annotate_curve
 from rlhf.evaluation.probes import probe_reward
 from rlhf.evaluation.subject import Subject
+from rlhf.models import best_of_n
 from rlhf.models.loading import load_policy
 from rlhf.models.precision import Precision
 from rlhf.models.reward import RewardModel
 from rlhf.models.sampling import sample
-from schemas.config import EvaluateConfig
+from schemas.config import EnsembleScoring, EvaluateConfig
 from schemas.errors import ConfigError, DataRejected
 from schemas.evaluation import PolicyEvaluation
 from schemas.tables import TABLES, polars_schema
@@ -73,6 +74,29 @@ def respond(
     other = subject if policy == reference else Subject(reference, config, precision)
     scorer = RewardModel.load(reward) if reward else None
     return evaluation.respond(subject, other, scorer, prompts, world=world, seed=seed)
+
+
+def test_best_of_n_scores_higher_and_its_kl_is_the_bound(save_policy, reward_folder, tmp_path):
+    sft, best = save_policy("sft", seed=1), tmp_path / "best"
+    best_of_n.save(sft, reward_folder, best, n=8, scoring=EnsembleScoring())
+    config = EvaluateConfig(judge="reward", num_prompts=24, max_new_tokens=4, bootstrap_samples=100)
+    prompts = pl.DataFrame(
+        {
+            "prompt_id": [str(number) for number in range(24)],
+            "prompt": [[{"role": "user", "content": "hi" * number}] for number in range(1, 25)],
+        }
+    )
+    plain, chosen = (
+        respond(
+            policy, sft, reward_folder, prompts, config,
+            world=None, seed=0, precision=Precision(threads=1, dtype="fp32"),
+        )
+        for policy in (sft, best)
+    )  # fmt: skip
+    # log 8 - 7 / 8, whatever was said, and no other weights to add to it
+    assert chosen["kl"].to_list() == pytest.approx([1.204442] * 24, abs=1e-5)
+    assert chosen["score"].mean() > plain["score"].mean() + 0.5 * plain["score"].std()
+    assert plain["kl"].to_list() == [0.0] * 24
 
 
 def test_win_rate_by_hand_counts_ties_as_half():
