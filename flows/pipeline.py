@@ -14,6 +14,7 @@ from tasks.gate import decide
 from tasks.judge import train_judge
 from tasks.preferences import collect_preferences
 from tasks.pretrain import import_base, pretrain_base
+from tasks.reference import score_reference
 from tasks.register import register_models
 from tasks.report import write_report
 from tasks.reward import probe_reward, reward_base, train_reward
@@ -65,7 +66,8 @@ def rlhf(
             )
             probe_reward(turn, reward.model, reward.held_out, config.data, config.reward, config.evaluate)
             # Step 3: reinforce, tethered to the SFT policy by KL
-            given = AlignerInputs.gather(data, sft.model, collected, reward)
+            reference = score_reference(turn, sft.model, collected.preferences, config.reference_lengths)
+            given = AlignerInputs.gather(data, sft.model, collected, reward, reference)
             policies = {aligner.name: align(turn, given, aligner) for aligner in config.aligners}
             # Step 4: judge against the SFT policy; the next round ranks what the new policies say
             judging = train_judge(turn, start, collected, sampled.of_sft, config.reward)

@@ -59,12 +59,19 @@ class AlignerInputs(Record):
     """What a ranking by each rater counts; 1 for a rater who is not here."""
     feedback: DatasetRef | None
     """Single responses that somebody called good or bad."""
+    reference: DatasetRef | None
+    """What the SFT policy says of the pairs, where an aligner compares with it (table `reference`)."""
     held_out: DatasetRef
     """Pairs of the prompts that the reward model was not trained on."""
 
     @classmethod
     def gather(
-        cls, data: ValidatedData, sft: ModelRef, collected: PreferencesResult, reward: RewardResult
+        cls,
+        data: ValidatedData,
+        sft: ModelRef,
+        collected: PreferencesResult,
+        reward: RewardResult,
+        reference: DatasetRef | None,
     ) -> "AlignerInputs":
         """Return what one round has for its aligners."""
         return cls(
@@ -77,6 +84,7 @@ class AlignerInputs(Record):
             rankings=collected.rankings,
             rater_weights=collected.rater_weights,
             feedback=data.feedback,
+            reference=reference,
             held_out=reward.held_out,
         )
 

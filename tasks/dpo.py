@@ -8,7 +8,13 @@ from tasks.work import StageWork
 
 
 @stage("dpo")
-def train_dpo(work: StageWork, sft: ModelRef, preferences: DatasetRef, config: DPOConfig) -> PolicyResult:
+def train_dpo(
+    work: StageWork,
+    sft: ModelRef,
+    preferences: DatasetRef,
+    reference: DatasetRef | None,
+    config: DPOConfig,
+) -> PolicyResult:
     """Fit the policy to the preferences by DPO."""
     from rlhf.training import dpo
 
@@ -21,5 +27,6 @@ def train_dpo(work: StageWork, sft: ModelRef, preferences: DatasetRef, config: D
         precision=work.precision,
         on_step=work.on_step,
         out=out,
+        reference=work.read(reference) if reference and not config.load_in_4bit else None,
     )
     return PolicyResult(model=work.publish_model(out, "policy"), metrics=metrics)

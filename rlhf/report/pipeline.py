@@ -9,7 +9,10 @@ from schemas.units import duration
 
 PANELS = (
     ("1 · Demonstrate", ("validate", "pretrain", "sft")),
-    ("2 · Compare", ("sample", "select", "preferences", "reward-base", "reward", "probe", "judge")),
+    (
+        "2 · Compare",
+        ("sample", "select", "preferences", "reward-base", "reward", "probe", "reference", "judge"),
+    ),
     ("3 · Reinforce", ()),
     ("4 · Decide", ("evaluate", "gate", "register", "report")),
 )
@@ -24,6 +27,7 @@ MEANING = {
     "reward-base": "what it starts from",
     "reward": "learn what people prefer",
     "probe": "which flaws does it see?",
+    "reference": "what SFT says of the pairs",
     "judge": "another one, to judge with",
     "evaluate": "judge on held-out prompts",
     "gate": "better, and no worse?",

@@ -72,7 +72,12 @@ class PreferenceTrainer(WithoutTelemetry, DPOTrainer):
         return dataset
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        """Score each distinct response once, by the model as it is now, in batches of similar length."""
+        """Score each distinct response once, by the model as it is now, in batches of similar length.
+
+        Unless the rows have the scores already: then they are the reference's, and one sweep pays for them once.
+        """
+        if "ref_chosen_logps" in dataset.column_names:
+            return dataset
         rows = {
             side: [
                 (tuple(prompt), tuple(response))
@@ -103,10 +108,14 @@ def fit(
     precision: Precision,
     on_step: OnStep,
     out: Path,
+    reference: pl.DataFrame | None = None,
 ) -> dict[str, float]:
-    """Train the SFT policy on the preferences, save it to `out`, and return the last steps' mean metrics."""
+    """Train the SFT policy on the preferences, save it to `out`, and return the last steps' mean metrics.
+
+    `reference` is what the SFT policy says of the pairs (see `rlhf.training.reference`); default: it is asked here.
+    """
     model, tokenizer = load_policy(sft, device=precision.device, four_bit=config.load_in_4bit)
-    rows = pair_rows(tokenizer, preferences, config, weighted=config.weighted, seed=seed)
+    rows = pair_rows(tokenizer, preferences, config, weighted=config.weighted, seed=seed, reference=reference)
     trainer = PreferenceTrainer(
         model=model,
         args=TRLConfig(

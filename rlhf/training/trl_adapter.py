@@ -98,11 +98,23 @@ def pair_rows(
     *,
     weighted: bool,
     seed: int,
+    reference: pl.DataFrame | None = None,
 ) -> Dataset:
-    """Return the pairs as ids in the order of the steps, each with a `weight`; weights have mean 1."""
+    """Return the pairs as ids in the order of the steps, each with a `weight`; weights have mean 1.
+
+    Where the reference's log-probabilities are known (table `reference`), each pair has them as TRL names them.
+    """
     if not weighted:
         preferences = preferences.with_columns(weight=1.0)
     pairs = encode_pairs(tokenizer, preferences, max_length=optimiser.max_length)
+    known: dict[int, dict[str, float]] = {}
+    if reference is not None:
+        mine = reference.filter(pl.col("max_length") == optimiser.max_length)
+        known = {
+            row: {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
+            for row, chosen, rejected in mine.select("row", "chosen_logprob", "rejected_logprob").iter_rows()
+        }
+        assert known.keys() == {pair.row for pair in pairs}, "both are encoded from one table in one way"
     mean_weight = sum(pair.weight for pair in pairs) / len(pairs)
     rows = [
         {
@@ -110,6 +122,7 @@ def pair_rows(
             "chosen_ids": pair.chosen,
             "rejected_ids": pair.rejected,
             "weight": pair.weight / mean_weight,
+            **known.get(pair.row, {}),
         }
         for pair in pairs
     ]

@@ -27,7 +27,7 @@ class ComputeConfig(Section):
 
 
 STAGES = (
-    "validate", "pretrain", "sft", "sample", "select", "preferences", "reward-base", "reward", "probe", "judge",
+    "validate", "pretrain", "sft", "sample", "select", "preferences", "reward-base", "reward", "probe", "reference", "judge",
     "evaluate", "gate", "register", "report",
 )  # fmt: skip
 """Names that an aligner may not take."""
@@ -59,6 +59,15 @@ class RunConfig(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     gate: GateConfig = GateConfig()
     cost: CostConfig = CostConfig()
+
+    @property
+    def reference_lengths(self) -> tuple[int, ...]:
+        """Lengths that pairs are cut to by the aligners that compare with what the SFT policy says of them.
+
+        A base of 4 bits says something else than the policy that it was made from, so its trainer asks it itself.
+        """
+        asking = [one for one in self.aligners if isinstance(one, DPOConfig) and not one.load_in_4bit]
+        return tuple(sorted({one.max_length for one in asking}))
 
     @model_validator(mode="after")
     def _aligner_names_differ(self) -> Self:
