@@ -22,6 +22,7 @@ from rlhf.models.recompute import allow_recomputing
 from rlhf.models.rendering import Renderer
 from rlhf.models.reward import RewardModel
 from rlhf.models.sampling import Sampler, sample
+from rlhf.models.sharing import share_frozen
 from schemas.config.models import LoraConfig
 from schemas.config.reward import EnsembleScoring
 
@@ -105,6 +106,9 @@ def load_actors(
     trained.eval()
     reward_model = RewardModel.load(reward, device=device, scoring=scoring)
     reward_model.model.requires_grad_(False)
+    if lora is not None:
+        # Adapters and heads are trained, and what they sit on is the same: a base is in memory once.
+        share_frozen(trained, reward_model.model, *([critic] if critic else []))
     pad_id = tokenizer.pad_token_id
     assert isinstance(pad_id, int)  # load_policy checks it
     return Actors(
