@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from flows import (
+    commands_compare,
     commands_data,
     commands_estimate,
     commands_evaluate,
@@ -61,6 +62,7 @@ for module in (
     commands_init,
     commands_run,
     commands_sweep,
+    commands_compare,
     commands_estimate,
     commands_data,
     commands_evaluate,

@@ -26,6 +26,10 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "sweep": (
         ("rlhf sweep helpdesk ppo.kl_coef=0.02,0.05,0.1 --seeds 4", "a grid, what it shares computed once"),
     ),
+    "compare": (
+        ("rlhf compare RUN", "the aligners of one run, by its prompts"),
+        ("rlhf compare SWEEP --by win_rate", "over the seeds of a sweep, by the win rate"),
+    ),
     "estimate": (
         ("rlhf estimate helpdesk", "memory, time and cost, before anything runs"),
         ("rlhf estimate recipe.yaml cost.price_per_hour=2.5", "with the price of the machine"),

@@ -14,7 +14,7 @@ from schemas.reports import RunSummary
 from schemas.settings import Settings
 from schemas.sweep import SweepReport, SweepRow, SweptRun
 from tasks.run import headline
-from tasks.work import code_tags, connect_tracking
+from tasks.work import artifact_store, code_tags, connect_tracking
 
 
 class SweepBook:
@@ -65,6 +65,7 @@ class SweepBook:
         self._folder.mkdir(parents=True, exist_ok=True)
         self.table.write_text(as_csv(self.report), encoding="utf-8")
         numbers = self.table.with_suffix(".json")
+        artifact_store().write(f"sweeps/{self.report.sweep_id}.json", self.report.model_dump_json().encode())
         numbers.write_text(self.report.model_dump_json(indent=2), encoding="utf-8")
         for path in (self.table, numbers):
             self._tracked.log_file(path, "sweep")

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from schemas.config import RunConfig
+from schemas.config import BestOfNConfig, RejectionSamplingConfig, RunConfig
 from schemas.config.aligners import KTOConfig, PPOConfig
 from schemas.config.aligners.online import OnlineSection
 from schemas.config.aligners.pairwise import PairwiseSection
@@ -51,15 +51,18 @@ def _round(config: RunConfig, lengths: Lengths) -> Iterator[tuple[str, Work]]:
     for aligner in config.aligners:
         yield aligner.name, _aligned(aligner, lengths)
     evaluate = config.evaluate
+    # Best-of-n draws so many responses for each that it gives, and has the reward model read them all.
+    drawings = {one.name: one.n for one in config.aligners if isinstance(one, BestOfNConfig)}
     for policy in ("sft", *(aligner.name for aligner in config.aligners)):
         drawn = _drawn(lengths, evaluate.max_new_tokens)
+        each = drawings.get(policy, 1)
         # The reward model, and but for SFT itself both policies' log-probabilities, read each response.
         passes = 1 if policy == "sft" else 3
         yield (
             f"evaluate-{policy}",
             Work(
-                drawn=evaluate.num_prompts * drawn,
-                read=evaluate.num_prompts * passes * (lengths.prompt + drawn),
+                drawn=evaluate.num_prompts * each * drawn,
+                read=evaluate.num_prompts * (passes + each - 1) * (lengths.prompt + drawn),
                 rows=min(evaluate.batch_size, evaluate.num_prompts),
             ),
         )
@@ -77,6 +80,17 @@ def _fitted(section: OptimiserConfig, lengths: Lengths, *, sequences: int) -> Wo
 
 
 def _aligned(section: Section, lengths: Lengths) -> Work:
+    if isinstance(
+        section, RejectionSamplingConfig
+    ):  # the reward model reads all responses, training the best ones
+        tried = section.rounds * section.num_prompts * section.n
+        drawn = _drawn(lengths, section.max_new_tokens)
+        return Work(
+            drawn=tried * drawn,
+            read=tried * (lengths.prompt + drawn),
+            trained=section.rounds * _fitted(section, lengths, sequences=1).trained,
+            rows=section.sample_batch_size,
+        )
     if isinstance(
         section, KTOConfig
     ):  # single responses; policy and reference read each with another prompt, too

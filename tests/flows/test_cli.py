@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
@@ -15,7 +16,7 @@ from flows.cli import app
 from flows.commands_run import exit_code, stage_names
 from flows.environment import Servers, prepare, running_servers, servers_file
 from flows.examples import EXAMPLES
-from schemas.config import RunConfig
+from schemas.config import AlignerConfig, RunConfig
 from schemas.config.keys import every_key
 from schemas.config.loading import load_config, shipped_recipes
 from schemas.errors import ConfigError
@@ -147,7 +148,8 @@ def test_tab_completes_commands_recipes_stages_and_keys():
 
 
 def test_every_key_that_is_offered_is_one_that_the_tree_has():
-    tree = load_config("helpdesk")
+    methods = [section.model_fields["method"].default for section in get_args(get_args(AlignerConfig)[0])]
+    tree = load_config("helpdesk", [f"aligners=[{', '.join(f'{{method: {one}}}' for one in methods)}]"])
     for key in every_key():
         section, _, rest = key.partition(".")
         node = next((aligner for aligner in tree.aligners if aligner.name == section), None)

@@ -37,7 +37,7 @@ from schemas.errors import ConfigError
         (["dpo.load_in_4bit=true"], "load_in_4bit=true needs adapters, .* set lora.rank, such as lora.rank=16, or load_in_4bit=false"),
         (["ppo.load_in_4bit=true", "ppo.lora.rank=4"], "ppo.load_in_4bit=true needs a GPU, and compute.device=cpu; set ppo.load_in_4bit=false"),
         (["sft.load_in_4bit=true", "sft.lora.rank=4"], "sft.load_in_4bit=true: only aligners can have it"),
-        (["aligners=[{method: ddpo}]"], "expected tags: 'ppo', 'rloo', 'grpo', 'dpo', 'kto', 'orpo', 'cpo', 'simpo'"),
+        (["aligners=[{method: ddpo}]"], "expected tags: 'ppo', 'rloo', 'grpo', 'rejection_sampling', 'best_of_n', 'dpo', 'kto'"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_refused_with_its_key_and_what_is_allowed(overrides, wanted):

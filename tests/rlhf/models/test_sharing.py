@@ -74,8 +74,9 @@ def test_policy_reference_critic_and_reward_model_sit_on_one_base(tiny_policy, a
         if "lora_" in name or "modules_to_save" in name or module is actors.critic
     )
     base = distinct_bytes(load_actors(tiny_policy, adapter_reward, lora=None, seed=0, device="cpu").policy)
-    head = actors.reward_model.head.weight.numel() * 4
-    assert base + added <= distinct_bytes(*modules) <= base + added + 2 * head
+    heads = 2 * actors.reward_model.head.weight.numel() * 4
+    # All but adapters, heads and values is there once; without sharing the base would be there twice.
+    assert distinct_bytes(*modules) <= base + added + heads < 2 * base
     assert torch.equal(actors.reward_model.normalised_members(SEQUENCES), expected)
 
 

@@ -55,7 +55,7 @@ def test_documents_are_learnt_from_their_second_token_on(folders):
 
 def test_rows_are_cut_and_rows_without_room_are_left_out(folders):
     _, tokenizer = load_policy(folders[0])
-    long = [[{"role": "user", "content": "there " * number}] for number in (2, 20)]
+    long = [[{"role": "user", "content": "there " * number}] for number in (12, 40)]
     table = pl.DataFrame({"prompt": long, "response": ["there hi", "hi"]})
     prompts = [encode_prompt(tokenizer, messages) for messages in long]
     mix = Mix.encode(tokenizer, table, PTXConfig(max_length=len(prompts[0]) + 1), seed=0)
