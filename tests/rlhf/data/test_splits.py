@@ -81,6 +81,19 @@ def test_held_out_prompts_leave_every_table(similar):
     assert found["preferences"].height == 38
 
 
+def test_what_was_said_of_responses_to_held_out_prompts_is_not_trained_on():
+    given = table([ask(number) for number in range(4)], response=["yes"] * 4)
+    found, left = assemble(
+        {"demonstrations": given, "feedback": given, "held_out": table([ask(1)])},
+        held_out_fraction=0.1,
+        seed=0,
+    )
+    assert found["feedback"]["prompt_id"].to_list() == [
+        prompt_id([{"role": "user", "content": ask(number)}]) for number in (0, 2, 3)
+    ]
+    assert left["feedback"] == 1
+
+
 def test_what_is_held_out_of_text_and_demonstrations_is_trained_on_by_nobody():
     texts = [f"document {i}" for i in range(200)] + ["document 7"] * 3
     demonstrations = table([ask(i) for i in range(40)], response=["a"] * 40)
