@@ -32,9 +32,9 @@ label-demo: install  ## rank answers yourself: the helpdesk world, the page, and
 	$(BIN)/python -m flows.label_demo
 
 docs: install  ## the documentation as a site, in build/docs; a link that leads nowhere is an error
-	$(BIN)/mkdocs --quiet build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict
 
-check: install  ## lint, format, who imports whom, types
+check: install docs  ## lint, format, who imports whom, types, links of the documentation
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports

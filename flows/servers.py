@@ -45,6 +45,8 @@ def ui(
         prefect=f"http://{HOST}:{prefect_port}/api",
         mlflow=without_login(settings.tracking_uri) if tracking_elsewhere else f"http://{HOST}:{mlflow_port}",
     )
+    # Prefect's page would look for its API at the default port, whatever port it is served from.
+    os.environ.setdefault("PREFECT_SERVER_UI_API_URL", servers.prefect)
     commands = {f"{servers.prefect}/health": _prefect_server(prefect_port)}
     _require_free(prefect_port, "--prefect-port")
     if not tracking_elsewhere:

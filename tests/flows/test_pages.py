@@ -1,0 +1,241 @@
+"""MLflow's and Prefect's own pages in a real browser, on what runs have left there.
+
+With RLHF_SCREENSHOTS=FOLDER the pictures of the documentation are taken on the way.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.config.loading import load_config
+from tasks.run import config_digest
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = Path("/usr/bin/chromium")
+WAIT = 60_000
+"""Milliseconds for a page of theirs to show something: they load megabytes of script."""
+
+
+class Pages:
+    """The servers of `rlhf ui` over the home of two runs."""
+
+    def __init__(self, home: Path, runs: list[dict[str, Any]], mlflow: str, prefect: str) -> None:
+        self.home = home
+        self.runs = runs
+        self.mlflow = mlflow
+        self.prefect = prefect
+
+    def stage(self, name: str, run: int = 0) -> str:
+        """Return the MLflow run of a stage."""
+        return next(stage["run_id"] for stage in self.runs[run]["stages"] if stage["name"] == name)
+
+
+def _ask(url: str, body: dict[str, Any] | None = None) -> Any:
+    request = urllib.request.Request(  # noqa: S310 - our own loopback address
+        url,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+        return json.load(answer)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
+    home = tmp_path_factory.mktemp("pages")
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    environment = {**ours, "RLHF_HOME": str(home), "PYTHONPATH": str(ROOT)}
+
+    def rlhf(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "flows.cli", *arguments],
+            env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
+
+    import socket
+
+    ports = []
+    for _ in range(2):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            ports.append(str(probe.getsockname()[1]))
+    served = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "ui", "--prefect-port", ports[0], "--mlflow-port", ports[1]],
+        env=environment, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 180
+        while not (home / "servers.json").exists():
+            assert served.poll() is None, "rlhf ui ended"
+            assert time.monotonic() < deadline, "rlhf ui does not answer"
+            time.sleep(0.5)
+        runs = [
+            json.loads(rlhf("run", "micro", *more, "--json").stdout) for more in ([], ["ppo.kl_coef=0.3"])
+        ]
+        assert rlhf("promote", "1", "--name", "micro").returncode == 0
+        assert rlhf("deploy").returncode == 0
+        yield Pages(home, runs, f"http://127.0.0.1:{ports[1]}", f"http://127.0.0.1:{ports[0]}")
+    finally:
+        served.terminate()
+        served.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    if not CHROMIUM.is_file():
+        pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
+    with playwright.sync_playwright() as driver:
+        launched = driver.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+def _open(browser: Any, url: str, *texts: str, shot: str = "") -> Any:
+    """Open a page, wait until it shows the texts, and take its picture if those of the documentation are wanted."""
+    page = browser.new_page(viewport={"width": 1600, "height": 1000})
+    page.goto(url)
+    for text in texts:
+        page.get_by_text(text).first.wait_for(timeout=WAIT)
+    for assistant in page.get_by_role("button", name=re.compile("close", re.IGNORECASE)).all()[:1]:
+        assistant.click(timeout=5_000, no_wait_after=True)  # MLflow's, which takes a fifth of the picture
+    if shot and (folder := os.environ.get("RLHF_SCREENSHOTS")):
+        page.wait_for_timeout(1500)
+        page.screenshot(path=str(Path(folder) / f"{shot}.png"))
+    return page
+
+
+def _scroll_to(page: Any, first: str, wanted: str) -> None:
+    """Turn the wheel over the table whose first row is given: MLflow builds only the rows that can be seen."""
+    page.get_by_text(first, exact=True).first.scroll_into_view_if_needed(timeout=WAIT)
+    page.get_by_text(first, exact=True).first.hover()
+    for _ in range(40):
+        if page.get_by_text(wanted, exact=True).count():
+            return
+        page.mouse.wheel(0, 150)
+        page.wait_for_timeout(100)
+    pytest.fail(f"{wanted} is not in the table that begins with {first}")
+
+
+def _experiment(pages: Pages) -> str:
+    found = _ask(f"{pages.mlflow}/api/2.0/mlflow/experiments/get-by-name?experiment_name=micro")
+    return str(found["experiment"]["experiment_id"])
+
+
+def _compare(pages: Pages, runs: list[str]) -> str:
+    asked = {"runs": json.dumps(runs), "experiments": json.dumps([_experiment(pages)])}
+    return f"{pages.mlflow}/#/compare-runs?{urllib.parse.urlencode(asked)}"
+
+
+def test_ppo_and_dpo_stand_side_by_side_on_mlflows_page(pages, browser):
+    url = _compare(pages, [pages.stage("ppo"), pages.stage("dpo")])
+    page = _open(browser, url, "evaluate/win_rate", shot="mlflow-compare")
+    _scroll_to(page, "dpo/entropy", "evaluate/kl")
+
+
+def test_two_runs_stand_side_by_side_with_their_headlines_curves_and_what_was_set(pages, browser):
+    url = _compare(pages, [run["run_id"] for run in pages.runs])
+    page = _open(browser, url, "Run details", "Show diff only")
+    page.get_by_text("Show diff only").first.click()
+    page.get_by_text("ppo.kl_coef", exact=True).first.wait_for(timeout=WAIT)
+    _scroll_to(page, "dpo/alignment_tax", "ppo/win_rate")
+    page.get_by_text("ppo/win_rate", exact=True).first.click()
+    page.wait_for_url(re.compile("metric"), timeout=WAIT)
+    page.locator(".js-plotly-plot").first.wait_for(timeout=WAIT)
+
+
+def test_the_runs_page_says_what_came_of_it(pages, browser):
+    url = f"{pages.mlflow}/#/experiments/{_experiment(pages)}/runs/{pages.runs[0]['run_id']}"
+    page = _open(browser, url, "No model passed the gate", shot="mlflow-run")
+    said = page.inner_text("body")
+    assert "win rate over SFT" in said
+    assert "verdict" in said
+
+
+def test_the_models_page_shows_versions_aliases_and_tags(pages, browser):
+    page = _open(browser, f"{pages.mlflow}/#/models/micro", "champion", shot="mlflow-model")
+    assert "Version 2" in page.inner_text("body")
+    version = _open(browser, f"{pages.mlflow}/#/models/micro/versions/1", "champion")
+    assert "aligner" in version.inner_text("body")
+
+
+def test_the_saved_queries_of_the_documentation_find_their_runs(pages):
+    import mlflow
+
+    mlflow.set_tracking_uri(pages.mlflow)
+    text = (ROOT / "docs" / "how-to" / "find-runs.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("|") and "tags." in line]
+    assert len(rows) == 5
+    expected = {
+        "best PPO": 2, "promoted a model": 0, "one seed and recipe": 2, "what a stage computed": 2, "KL budget": 2,
+    }  # fmt: skip
+    for question, query, order in rows:
+        query = query.strip().strip("`").strip().replace("'helpdesk'", "'micro'")
+        order = order.strip(" |").strip("`").strip()
+        found = mlflow.search_runs(
+            experiment_names=["micro"], filter_string=query, order_by=[order] if order else None
+        )
+        wanted = next(count for name, count in expected.items() if name in question)
+        assert len(found) == wanted, (question, len(found))
+        if "best" in question:
+            rates = found["metrics.evaluate/win_rate"].tolist()
+            assert rates == sorted(rates, reverse=True)
+    month = int((time.time() - 30 * 86_400) * 1000)
+    recent = f"tags.stage = 'ppo' AND attributes.start_time > {month}"
+    assert len(mlflow.search_runs(experiment_names=["micro"], filter_string=recent)) == 2
+    digest = next(stage for stage in pages.runs[0]["stages"] if stage["name"] == "validate")["outputs"][
+        "prompts"
+    ]["digest"]
+    on_data = f"tags.`input.prompts` = '{digest}'"
+    found = mlflow.search_runs(experiment_names=["micro"], filter_string=on_data)
+    assert {run["run_id"] for run in pages.runs} <= set(found["run_id"])
+    assert mlflow.search_runs(
+        experiment_names=["micro"], filter_string="tags.`input.prompts` = 'sha256:0'"
+    ).empty
+
+
+def test_tags_and_description_are_there_to_filter_by(pages):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(pages.mlflow)
+    tags = client.get_run(pages.runs[1]["run_id"]).data.tags
+    assert (tags["verdict"], tags["judge"], tags["data"]) == ("refused", "utility", "helpdesk")
+    assert tags["config_digest"] == config_digest(load_config("micro", ["ppo.kl_coef=0.3"]))
+    stage = client.get_run(pages.stage("sft", run=1)).data.tags["mlflow.note.content"]
+    assert stage.startswith("# sft: re-used")
+
+
+def test_each_stage_has_an_artifact_with_its_headline_and_a_link_to_its_mlflow_run(pages):
+    found = _ask(f"{pages.prefect}/api/artifacts/latest/filter", {"limit": 200})
+    texts = {artifact["key"]: artifact["data"] for artifact in found}
+    for stage in pages.runs[1]["stages"]:
+        text = texts[f"micro-{stage['name']}"]
+        assert f"/runs/{stage['run_id']})" in text
+        assert re.search(rf"^# {stage['name']}: (ran in|re-used)", text)
+
+
+def test_the_deployments_page_shows_the_form_and_the_schedule(pages, browser):
+    found = _ask(f"{pages.prefect}/api/deployments/filter", {})
+    deployment = next(one for one in found if one["name"] == "helpdesk-weekly")
+    properties = deployment["parameter_openapi_schema"]["properties"]
+    assert list(properties) == ["recipe", "overrides", "fresh"]
+    assert "shipped name" in properties["recipe"]["description"]
+    page = _open(browser, f"{pages.prefect}/deployments/deployment/{deployment['id']}", "helpdesk-weekly")
+    page.get_by_text(re.compile("02:00 AM", re.IGNORECASE)).first.wait_for(timeout=WAIT)
+    form = _open(
+        browser, f"{pages.prefect}/deployments/deployment/{deployment['id']}/run", "recipe", "overrides", "fresh",
+        shot="prefect-form",
+    )  # fmt: skip
+    assert "section.key=value" in form.inner_text("body")
