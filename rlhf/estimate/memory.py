@@ -5,17 +5,20 @@ bf16. Activations follow Korthikanti et al. 2022, "Reducing Activation Recomputa
 without the attention matrices, which fused attention does not keep; logits and their gradient are held in fp32.
 """
 
-from rlhf.estimate.work import Lengths
+from rlhf.estimate.work import Lengths, has_critic
 from schemas.config import RunConfig
-from schemas.config.aligners import KTOConfig, PPOConfig
+from schemas.config.aligners import KTOConfig
 from schemas.config.aligners.online import OnlineSection
 from schemas.config.models import LoraConfig
 from schemas.config.run import of_round
 from schemas.config.section import Section
 from schemas.config.supervised import OptimiserConfig
+from schemas.config.tuning import TuningSection
 from schemas.estimates import Shape
 
 FP32 = 4
+_FOUR_BITS = 1 / 8
+"""What is left of fp32 weights in NF4; the scales of its blocks add a percent or two."""
 _LAYER_VALUES = 17
 """Values that the backward pass needs per token, layer and unit of width (34 bytes in bf16)."""
 _CHECKPOINTED_VALUES = 1
@@ -74,11 +77,12 @@ def _weights(shape: Shape) -> float:
     return float(FP32 * shape.parameters)
 
 
-def _trained(name: str, shape: Shape, lora: LoraConfig | None) -> dict[str, float]:
+def _trained(name: str, shape: Shape, tuning: TuningSection | None) -> dict[str, float]:
+    lora = tuning.lora if tuning else None
     trained = shape.parameters if lora is None else lora_parameters(shape, lora)
-    own = 0.0 if lora is None else FP32 * trained
+    frozen = _weights(shape) * (_FOUR_BITS if tuning and tuning.load_in_4bit else 1)
     return {
-        name: _weights(shape) + own,
+        name: frozen + (0.0 if lora is None else FP32 * trained),
         f"gradient of the {name}": FP32 * trained,
         f"optimizer of the {name}": 2 * FP32 * trained,
     }
@@ -104,28 +108,30 @@ def _fitted(
 ) -> dict[str, float]:
     rows = (section.micro_batch_size or section.batch_size) * sequences
     tokens = rows * min(lengths.sequence, section.max_length)
-    return _trained(name, shape, section.lora) | _pass(
+    return _trained(name, shape, section) | _pass(
         shape, tokens, bf16=bf16, checkpointing=section.gradient_checkpointing
     )
 
 
 def _aligner(section: Section, shape: Shape, lengths: Lengths, *, bf16: bool) -> dict[str, float]:
-    if isinstance(section, OptimiserConfig):
-        # The reference's log-probabilities are computed before the first step, by the policy itself.
-        sequences = 1 if isinstance(section, KTOConfig) else 2
-        return _fitted("policy", shape, section, lengths, sequences=sequences, bf16=bf16)
-    return _online(section, shape, lengths, bf16=bf16) if isinstance(section, OnlineSection) else {}
+    if isinstance(section, OnlineSection):
+        return _online(section, shape, lengths, bf16=bf16)
+    if not isinstance(section, OptimiserConfig):
+        return {}
+    # The reference's log-probabilities are computed before the first step, by the policy itself.
+    sequences = 1 if isinstance(section, KTOConfig) else 2
+    return _fitted("policy", shape, section, lengths, sequences=sequences, bf16=bf16)
 
 
 def _online(section: OnlineSection, shape: Shape, lengths: Lengths, *, bf16: bool) -> dict[str, float]:
     rows = section.micro_batch_size or section.minibatch_size
     length = lengths.prompt + min(lengths.response, section.max_new_tokens)
     tokens = float(section.micro_batch_tokens or rows * length)
-    held = _trained("policy", shape, section.lora) | {"reward model": _weights(shape)}
+    held = _trained("policy", shape, section) | {"reward model": _weights(shape)}
     if section.lora is None:
         held["reference"] = _weights(shape)
-    if isinstance(section, PPOConfig) and not section.shared_trunk:
-        held |= _trained("critic", shape, section.lora)
+    if has_critic(section):
+        held |= _trained("critic", shape, section)
     # Sampling is over before the update begins: the larger of the two counts.
     update = _pass(shape, tokens, bf16=bf16, checkpointing=section.gradient_checkpointing)
     cache = _cache(shape, section.batch_size, lengths.prompt + section.max_new_tokens, bf16=bf16)

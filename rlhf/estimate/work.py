@@ -108,7 +108,7 @@ def _online(section: OnlineSection, lengths: Lengths) -> Work:
     responses = section.iterations * section.batch_size
     drawn = _drawn(lengths, section.max_new_tokens)
     sequence = lengths.prompt + drawn
-    trained_models = 2 if isinstance(section, PPOConfig) and not section.shared_trunk else 1
+    trained_models = 2 if has_critic(section) else 1
     # Old log-probabilities, reference, reward model, and a critic of its own read each response once.
     read_by = 2 + trained_models
     return Work(
@@ -117,6 +117,11 @@ def _online(section: OnlineSection, lengths: Lengths) -> Work:
         trained=responses * section.epochs * trained_models * sequence,
         rows=section.batch_size,
     )
+
+
+def has_critic(section: OnlineSection) -> bool:
+    """Tell whether an aligner trains a critic beside the policy."""
+    return isinstance(section, PPOConfig) and not section.shared_trunk
 
 
 def _drawn(lengths: Lengths, most: int) -> float:

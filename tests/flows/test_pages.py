@@ -228,11 +228,11 @@ def test_each_stage_has_an_artifact_with_its_headline_and_a_link_to_its_mlflow_r
 
 def test_the_deployments_page_shows_the_form_and_the_schedule(pages, browser):
     found = _ask(f"{pages.prefect}/api/deployments/filter", {})
-    deployment = next(one for one in found if one["name"] == "helpdesk-weekly")
+    deployment = next(one for one in found if one["name"] == "helpdesk-nightly")
     properties = deployment["parameter_openapi_schema"]["properties"]
     assert list(properties) == ["recipe", "overrides", "fresh"]
     assert "shipped name" in properties["recipe"]["description"]
-    page = _open(browser, f"{pages.prefect}/deployments/deployment/{deployment['id']}", "helpdesk-weekly")
+    page = _open(browser, f"{pages.prefect}/deployments/deployment/{deployment['id']}", "helpdesk-nightly")
     page.get_by_text(re.compile("02:00 AM", re.IGNORECASE)).first.wait_for(timeout=WAIT)
     form = _open(
         browser, f"{pages.prefect}/deployments/deployment/{deployment['id']}/run", "recipe", "overrides", "fresh",

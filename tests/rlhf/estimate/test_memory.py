@@ -38,6 +38,14 @@ def test_adapters_need_no_reference_and_little_else():
     assert found["optimizer of the policy"] < 0.01 * LLAMA.parameters * 8
 
 
+def test_four_bits_are_an_eighth_of_the_frozen_weights():
+    plain, small = (
+        memory(load_config("helpdesk", overrides), LLAMA, LENGTHS, bf16=True)["ppo"]["policy"]
+        for overrides in (["ppo.lora.rank=8"], ["ppo.lora.rank=8", "ppo.load_in_4bit=true"])
+    )
+    assert plain - small == 7 / 8 * 4 * LLAMA.parameters
+
+
 def test_adapters_on_every_linear_layer_have_the_parameters_that_peft_counts():
     # r (in + out) for q, o: 8192 each; k, v: 5120 each; gate, up, down: 18432 each: 20_971_520 at rank 8,
     # what `print_trainable_parameters` says of Llama 3.1 8B. The head that is not tied blurs the width by some percent.

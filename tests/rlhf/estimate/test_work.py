@@ -43,6 +43,29 @@ def test_a_shared_trunk_saves_a_model_and_long_texts_are_cut():
     assert cut.trained == 300 * 32 * 8
 
 
+def test_each_method_reads_and_trains_what_it_has():
+    methods = ("grpo", "rloo", "kto", "orpo", "simpo", "cpo", "dpo", "ppo")
+    same = "steps: 10, batch_size: 4"
+    listed = ", ".join(
+        f"{{method: {method}" + ("}" if method in {"grpo", "rloo", "ppo"} else f", {same}}}")
+        for method in methods
+    )
+    found = work(load_config("helpdesk", [f"aligners=[{listed}]"]), LENGTHS)
+    assert all(found[method].tokens > 0 for method in methods)
+    pairs = 10 * 4 * 2 * 40
+    assert {method: found[method].trained for method in ("dpo", "orpo", "simpo", "cpo")} == dict.fromkeys(
+        ("dpo", "orpo", "simpo", "cpo"), pairs
+    )
+    assert found["kto"].trained == pairs / 2
+    assert (found["dpo"].read, found["orpo"].read, found["simpo"].read) == (pairs, 0, 0)
+    # No critic: half of PPO's training, and three readers in place of four.
+    config = load_config("helpdesk", ["aligners=[{method: ppo}, {method: rloo, epochs: 2, batch_size: 128}]"])
+    ppo, rloo = (work(config, LENGTHS)[name] for name in ("ppo", "rloo"))
+    per_response = [one.trained / one.drawn for one in (ppo, rloo)]
+    assert per_response[0] == 2 * per_response[1]
+    assert ppo.read / ppo.drawn == rloo.read / rloo.drawn * 4 / 3
+
+
 def test_a_second_round_costs_as_much_as_the_first():
     found = work(load_config("helpdesk", ["labelling.rounds=2"]), LENGTHS)
     assert found["ppo-2"] == found["ppo"]
