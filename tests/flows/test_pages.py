@@ -118,13 +118,20 @@ def _open(browser: Any, url: str, *texts: str, shot: str = "") -> Any:
 
 
 def _scroll_to(page: Any, first: str, wanted: str) -> None:
-    """Turn the wheel over the table whose first row is given: MLflow builds only the rows that can be seen."""
-    page.get_by_text(first, exact=True).first.scroll_into_view_if_needed(timeout=WAIT)
-    page.get_by_text(first, exact=True).first.hover()
-    for _ in range(40):
+    """Scroll the table whose first row is given: MLflow builds only the rows that can be seen."""
+    row = page.get_by_text(first, exact=True).first
+    row.wait_for(timeout=WAIT)
+    table = row.evaluate_handle(
+        """node => {
+          const scrolls = (one) => one.scrollHeight > one.clientHeight + 4 && /auto|scroll/.test(getComputedStyle(one).overflowY);
+          while (node.parentElement && !scrolls(node)) node = node.parentElement;
+          return node;
+        }"""
+    )
+    for _ in range(60):
         if page.get_by_text(wanted, exact=True).count():
             return
-        page.mouse.wheel(0, 150)
+        table.evaluate("node => { node.scrollTop += 120; }")
         page.wait_for_timeout(100)
     pytest.fail(f"{wanted} is not in the table that begins with {first}")
 
@@ -165,9 +172,9 @@ def test_the_runs_page_says_what_came_of_it(pages, browser):
 
 
 def test_the_models_page_shows_versions_aliases_and_tags(pages, browser):
-    page = _open(browser, f"{pages.mlflow}/#/models/micro", "champion", shot="mlflow-model")
+    page = _open(browser, f"{pages.mlflow}/#/models/micro", "champion")
     assert "Version 2" in page.inner_text("body")
-    version = _open(browser, f"{pages.mlflow}/#/models/micro/versions/1", "champion")
+    version = _open(browser, f"{pages.mlflow}/#/models/micro/versions/1", "champion", shot="mlflow-model")
     assert "aligner" in version.inner_text("body")
 
 
