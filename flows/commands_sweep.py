@@ -145,6 +145,8 @@ def _show(report: SweepReport, tree: RunConfig) -> None:
             ],
         )
         show("")
+    if not report.knobs and len(tree.aligners) > 1:
+        show(f"which aligner is best, as far as these seeds can tell: rlhf compare {report.sweep_id}")
     if report.best and report.best.setting:
         best = " ".join(f"{key}={value}" for key, value in report.best.setting.items())
         show(

@@ -17,7 +17,7 @@ from tasks.run import as_overrides, entries, result_of
 from tasks.work import artifact_store, connect_tracking
 
 if TYPE_CHECKING:
-    from rlhf.evaluation.contrasts import Contrast, Values
+    from rlhf.evaluation.contrasts import Values
 
 Measure = Literal["gold", "win_rate"]
 MEASURES = ("gold", "win_rate", "kl", "length", "right", "rude")
@@ -81,7 +81,7 @@ def compare_methods(ids: Sequence[str], *, measure: Measure | None, confidence: 
     """Rank the aligners of one run by its prompts, or of several runs by their seeds; a sweep stands for its runs."""
     import numpy as np
 
-    from rlhf.evaluation.contrasts import contrasts, mean_intervals
+    from rlhf.evaluation.contrasts import contrasts, letters, mean_intervals
 
     runs = [Run(run_id) for run_id in _runs_of(ids)]
     _require_alike(runs)
@@ -93,8 +93,9 @@ def compare_methods(ids: Sequence[str], *, measure: Measure | None, confidence: 
     chosen: Measure = measure or ("gold" if gold else "win_rate")
     tables = [run.values(chosen) for run in runs]
     values = tables[0] if len(runs) == 1 else np.stack([table.mean(axis=1) for table in tables], axis=1)
+    order = np.argsort(-values.mean(axis=1), kind="stable")  # best first, here and in every pair
+    names, values = tuple(runs[0].names[row] for row in order), values[order]
     found = contrasts(values, confidence=confidence)
-    names = runs[0].names
     return Standings(
         recipe=runs[0].config.name,
         runs=tuple(run.run_id for run in runs),
@@ -103,7 +104,7 @@ def compare_methods(ids: Sequence[str], *, measure: Measure | None, confidence: 
         unit="prompt" if len(runs) == 1 else "seed",
         units=values.shape[1],
         confidence=confidence,
-        policies=_ranked(runs, found, mean_intervals(values, confidence=confidence)),
+        policies=_standings(runs, names, letters(found), mean_intervals(values, confidence=confidence)),
         pairs=tuple(
             PairStanding(
                 first=names[one.first],
@@ -165,34 +166,29 @@ def _require_alike(runs: Sequence[Run]) -> None:
         )
 
 
-def _ranked(
-    runs: Sequence[Run], found: "list[Contrast]", intervals: "Sequence[Interval]"
+def _standings(
+    runs: Sequence[Run], names: Sequence[str], groups: Sequence[str], intervals: Sequence[Interval]
 ) -> tuple[Standing, ...]:
-    from rlhf.evaluation.contrasts import letters
-
-    names = runs[0].names
-    order = sorted(range(len(names)), key=lambda row: -intervals[row].value)
     aligners: dict[str, AlignerConfig] = {aligner.name: aligner for aligner in runs[0].config.aligners}
-    standings = []
-    for rank, (row, shown) in enumerate(zip(order, letters(found, order), strict=True)):
-        name = names[row]
+    found = []
+    for rank, (name, group, value) in enumerate(zip(names, groups, intervals, strict=True), start=1):
         known = [run.measures(name) for run in runs]
         measures = {key: sum(one[key] for one in known) / len(known) for key in known[0]}
         aligner = aligners.get(name)
         draws = aligner.n if isinstance(aligner, BestOfNConfig) else 1
-        standings.append(
+        found.append(
             Standing(
                 name=name,
                 method=aligner.method if aligner else SFT,
-                rank=rank + 1,
-                letters=shown,
-                value=intervals[row],
+                rank=rank,
+                letters=group,
+                value=value,
                 measures=measures,
-                spent=(_spent(runs, name) or Spent()) if name != SFT else Spent(),
+                spent=(_spent(runs, name) if aligner else None) or Spent(),
                 tokens_per_answer=draws * measures["length"],
             )
         )
-    return tuple(standings)
+    return tuple(found)
 
 
 def _spent(runs: Sequence[Run], stage: str) -> Spent | None:

@@ -36,7 +36,8 @@ def contrasts(values_MN: Values, *, confidence: float) -> list[Contrast]:
 
     The chance that any two equal methods are called apart is at most 1 - confidence, however many others differ.
     With hundreds of units their distribution hardly matters; with a few it must be near a normal one.
-    Two methods that agree on every unit are equal; a constant difference without any spread is certain.
+    Two methods that agree on every unit are equal. A difference that is the same on every unit has no spread to judge it by:
+    the sign test does, which says nothing with a handful of units.
     """
     if values_MN.ndim != 2 or values_MN.shape[0] < 2 or values_MN.shape[1] < 2:
         raise ValueError(f"values of shape {values_MN.shape}; wanted at least 2 methods on at least 2 units")
@@ -83,25 +84,26 @@ def mean_intervals(values_MN: Values, *, confidence: float) -> list[Interval]:
     return found
 
 
-def letters(found: Sequence[Contrast], order: Sequence[int]) -> list[str]:
-    """Return letters for the methods in `order` (best first): two that share a letter are not told apart.
+def letters(found: Sequence[Contrast]) -> list[str]:
+    """Return letters for the methods, in their order: two that share a letter are not told apart.
 
     Each letter is a largest set of methods no two of which are apart (the compact letter display of Piepho 2004).
     """
     apart = {frozenset((one.first, one.second)) for one in found if one.apart}
-    sets: list[set[int]] = []
-    for size in range(len(order), 0, -1):
-        for group in combinations(order, size):
+    rows = sorted({row for one in found for row in (one.first, one.second)})
+    groups: list[set[int]] = []
+    for size in range(len(rows), 0, -1):
+        for group in combinations(rows, size):
             alike = not any(frozenset(pair) in apart for pair in combinations(group, 2))
-            if alike and not any(set(group) <= larger for larger in sets):
-                sets.append(set(group))
-    sets.sort(key=lambda group: [order.index(row) for row in sorted(group, key=order.index)])
+            if alike and not any(set(group) <= larger for larger in groups):
+                groups.append(set(group))
+    groups.sort(key=sorted)
     return [
-        "".join(chr(ord("a") + number) for number, group in enumerate(sets) if row in group) for row in order
+        "".join(chr(ord("a") + number) for number, group in enumerate(groups) if row in group) for row in rows
     ]
 
 
 def _p_value(mean: float, error: float, freedom: int) -> float:
-    if error == 0.0:
-        return 1.0 if mean == 0.0 else 0.0
+    if error <= 1e-9 * abs(mean):  # none, up to rounding
+        return 1.0 if mean == 0.0 else 0.5**freedom
     return float(2 * stats.t.sf(abs(mean / error), freedom))
