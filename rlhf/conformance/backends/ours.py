@@ -31,20 +31,21 @@ from rlhf.training import dpo
 from rlhf.training.comparisons import collate as collate_comparisons
 from rlhf.training.comparisons import from_pairs
 from rlhf.training.experience import learn_from
+from rlhf.training.objective import token_weights
 from rlhf.training.reward_steps import cost
 from rlhf.training.sft import encode_examples
-from schemas.config import PPOConfig
+from schemas.config import GRPOConfig, PPOConfig
 from schemas.config.aligners import DPOConfig
 from schemas.config.reward import RewardConfig
 from schemas.errors import DataRejected
 
 
 class Ours(OurPolicy):
-    """SFT, reward model, DPO and PPO of `rlhf`."""
+    """SFT, reward model, DPO, PPO, RLOO and GRPO of `rlhf`."""
 
     name = "rlhf"
-    online = ("ppo",)
-    trainers = ("sft", "reward", "dpo", "ppo")
+    online = ("ppo", "rloo", "grpo")
+    trainers = ("sft", "reward", "dpo", "ppo", "rloo", "grpo")
     draws_pad = False
 
     def versions(self) -> Mapping[str, str]:
@@ -93,20 +94,19 @@ class Ours(OurPolicy):
         self, scores_B: Tensor, kl_BT: Tensor, mask_BT: Tensor, *, kl_coef: float, score_clip: float
     ) -> Tensor:
         """Learn from a rollout with these numbers."""
-        nothing_BT = torch.zeros_like(kl_BT)
-        rollout = Rollout(
-            prompts=[[5]] * len(mask_BT),
-            responses=[[6] * length for length in mask_BT.sum(1).tolist()],
-            mask_BT=mask_BT,
-            finished_B=torch.ones_like(scores_B, dtype=torch.bool),
-            scores_B=scores_B,
-            old_logprobs_BT=kl_BT,
-            sampler_logprobs_BT=kl_BT,
-            ref_logprobs_BT=nothing_BT,
-            values_BT=nothing_BT,
-            entropy_BT=nothing_BT,
+        config = PPOConfig(score_clip=score_clip)
+        return learn_from(_rollout(scores_B, kl_BT, mask_BT), config, kl_coef=kl_coef).rewards_BT
+
+    def group_advantages(self, trainer: str, models: Models, rewards_GK: Tensor) -> Tensor:
+        """Learn from a rollout with these scores."""
+        if trainer == "ppo":
+            raise NotOffered("it has a critic in place of groups")
+        mask_BT = torch.ones(rewards_GK.numel(), 3, dtype=torch.bool)
+        config = ours_training.online_config(
+            trainer, len(mask_BT), group_size=rewards_GK.shape[1], score_clip=1e6
         )
-        return learn_from(rollout, PPOConfig(score_clip=score_clip), kl_coef=kl_coef).rewards_BT
+        rollout = _rollout(rewards_GK.flatten(), torch.zeros(mask_BT.shape), mask_BT)
+        return learn_from(rollout, config, kl_coef=0.0).advantages_BT[:, 0].view_as(rewards_GK)
 
     def advantages(
         self, rewards_BT: Tensor, values_BT: Tensor, mask_BT: Tensor, *, gamma: float, lam: float
@@ -130,16 +130,28 @@ class Ours(OurPolicy):
         *,
         kl_coef: float = 0.0,
     ) -> Tensor:
-        """As PPO's objective, with the estimator that the recipe `kl.place=loss` is documented with."""
-        num_tokens = int(mask_BT.sum())
+        """As the objective; PPO with the estimator that `kl.place: loss` is documented with, RLOO has its KL in the reward."""
+        num_tokens, estimator, weights_BT = int(mask_BT.sum()), "k2", None
+        if trainer == "rloo":
+            if kl_coef:
+                raise NotOffered
+            return losses.response_loss(
+                logprobs_BT, old_logprobs_BT, advantages_B[:, None], mask_BT,
+                clip_range=0.2, num_responses=len(mask_BT),
+            ).loss  # fmt: skip
+        if trainer == "grpo":
+            config = GRPOConfig(batch_size=len(mask_BT), minibatch_size=len(mask_BT), group_size=len(mask_BT))
+            estimator = config.kl.estimator
+            weights_BT = token_weights(mask_BT, config, num_tokens)
         loss = losses.policy_loss(
             logprobs_BT, old_logprobs_BT, advantages_B[:, None].expand_as(mask_BT), mask_BT,
-            clip_range=0.2, num_tokens=num_tokens,
+            clip_range=0.2, num_tokens=num_tokens, weights_BT=weights_BT,
         ).loss  # fmt: skip
         if kl_coef:
             loss = loss + kl_coef * losses.kl_loss(
-                logprobs_BT, old_logprobs_BT, ref_logprobs_BT, mask_BT, estimator="k2", num_tokens=num_tokens
-            )
+                logprobs_BT, old_logprobs_BT, ref_logprobs_BT, mask_BT,
+                estimator=estimator, num_tokens=num_tokens, weights_BT=weights_BT,
+            )  # fmt: skip
         return loss
 
     def value_loss(
@@ -197,10 +209,10 @@ class Ours(OurPolicy):
         ours_training.train(trainer, models, out, **options)
 
     def resume(self, trainer: str, models: Models, out: Path, *, steps: int, stop_after: int | None) -> None:
-        """Stop PPO by an exception after some iterations, and call it again."""
-        if trainer != "ppo":
+        """Stop an online aligner by an exception after some iterations, and call it again."""
+        if trainer not in self.online:
             raise NotOffered
-        ours_training.resume_ppo(models, out, steps=steps, stop_after=stop_after)
+        ours_training.resume(trainer, models, out, steps=steps, stop_after=stop_after)
 
     def reward_roundtrip(self, models: Models, out: Path, lora: Lora | None) -> tuple[Tensor, Tensor]:
         """Train as `reward.fit` does, save, load."""
@@ -209,6 +221,23 @@ class Ours(OurPolicy):
             for prompt, text in zip(QUESTIONS, ANSWERS, strict=True)
         ]
         return ours_training.reward_roundtrip(models, out, sequences, lora_config(lora))
+
+
+def _rollout(scores_B: Tensor, kl_BT: Tensor, mask_BT: Tensor) -> Rollout:
+    """Return a rollout of finished responses with these scores and this k1 per token."""
+    nothing_BT = torch.zeros_like(kl_BT)
+    return Rollout(
+        prompts=[[5]] * len(mask_BT),
+        responses=[[6] * length for length in mask_BT.sum(1).tolist()],
+        mask_BT=mask_BT,
+        finished_B=torch.ones_like(scores_B, dtype=torch.bool),
+        scores_B=scores_B,
+        old_logprobs_BT=kl_BT,
+        sampler_logprobs_BT=kl_BT,
+        ref_logprobs_BT=nothing_BT,
+        values_BT=nothing_BT,
+        entropy_BT=nothing_BT,
+    )
 
 
 def _pair(

@@ -1,4 +1,4 @@
-"""This project's policy, reference and critic, as PPO has them."""
+"""This project's policy, reference and critic, as the online aligners have them."""
 
 import dataclasses
 import tempfile
@@ -32,11 +32,11 @@ from rlhf.models.sampling import Completion
 from rlhf.training.actors import Actors, load_actors
 from rlhf.training.experience import describe, learn_from
 from rlhf.training.rollout import collect, micro_batch
-from schemas.config import LoraConfig, PPOConfig
+from schemas.config import LoraConfig
 
 
 class OurPolicy(Backend):
-    """What PPO samples, scores and reads."""
+    """What PPO, RLOO and GRPO sample, score and read."""
 
     def judged(
         self, trainer: str, models: Models, prompt: Prompt, response: list[int]
@@ -44,7 +44,7 @@ class OurPolicy(Backend):
         """Put the response into the sampler's place and listen to the reward model."""
         if isinstance(prompt, str):
             raise NotOffered
-        with _actors(models, Start(folder=models.policy)) as actors:
+        with _actors(trainer, models, Start(folder=models.policy)) as actors:
             drawn = Completion(
                 ids=response, logprobs=[-1.0] * len(response), finished=response[-1] in actors.stop
             )
@@ -58,7 +58,7 @@ class OurPolicy(Backend):
                 return score(ids, **options)
 
             actors.reward_model.member_scores = listen  # type: ignore[method-assign, assignment]
-            config = PPOConfig(batch_size=2, minibatch_size=2, max_new_tokens=max(len(response), 1))
+            config = ours_training.online_config(trainer, 2, max_new_tokens=len(response))
             rollout, plan = collect(actors, [prompt] * 2, config, precision=FP32, seed=0, iteration=0)
             batch = micro_batch(rollout.prompts, rollout.responses, plan[0][0][0], actors)
             return read[0], batch.responses_BT[0][batch.mask_BT[0]].tolist()
@@ -76,9 +76,9 @@ class OurPolicy(Backend):
         move: float = 0.0,
         passes: int = 1,
     ) -> list[list[Tensor]]:
-        """Lay out and score as PPO's update does."""
+        """Lay out and score as the update does."""
         found = []
-        with _actors(None, start) as actors:
+        with _actors(trainer, None, start) as actors:
             _move(actors, move)
             batch = collate(prompts, responses, pad_id=actors.pad_id, device=CPU)
             for _ in range(passes):
@@ -104,12 +104,11 @@ class OurPolicy(Backend):
         temperature: float = 1.0,
         move: float = 0.0,
     ) -> Sampled:
-        """Collect a rollout, and describe it as an iteration of PPO does."""
-        config = PPOConfig(
-            batch_size=len(prompts), minibatch_size=len(prompts), max_new_tokens=max_new_tokens,
-            temperature=temperature,
-        )  # fmt: skip
-        with _actors(models, start) as actors:
+        """Collect a rollout, and describe it as an iteration does."""
+        config = ours_training.online_config(
+            trainer, len(prompts), max_new_tokens=max_new_tokens, temperature=temperature
+        )
+        with _actors(trainer, models, start) as actors:
             _move(actors, move)
             rollout, _ = collect(actors, prompts, config, precision=FP32, seed=0, iteration=0)
         told = describe(learn_from(rollout, config, kl_coef=0.1))
@@ -124,8 +123,10 @@ class OurPolicy(Backend):
         self, trainer: str, models: Models, prompts: Sequence[Messages]
     ) -> tuple[Tensor, list[list[int]]]:
         """Collect a rollout: it has the values of its states."""
-        config = PPOConfig(batch_size=len(prompts), minibatch_size=len(prompts), max_new_tokens=6)
-        with _actors(models, Start(folder=models.policy)) as actors:
+        if trainer != "ppo":
+            raise NotOffered("it has no critic")
+        config = ours_training.online_config(trainer, len(prompts))
+        with _actors(trainer, models, Start(folder=models.policy)) as actors:
             rollout, _ = collect(actors, prompts, config, precision=FP32, seed=0, iteration=0)
         states = [
             prompt + response[:t]
@@ -169,10 +170,17 @@ def folder_of(start: Start) -> Iterator[Path]:
 
 
 @contextmanager
-def _actors(models: Models | None, start: Start) -> Iterator[Actors]:
+def _actors(trainer: str, models: Models | None, start: Start) -> Iterator[Actors]:
     with folder_of(start) as folder, tempfile.TemporaryDirectory() as reward:
         ours_training.save_reward(models.reward if models else start.folder.parent / "reward", Path(reward))
-        yield load_actors(folder, Path(reward), lora=lora_config(start.lora), seed=0, device="cpu")
+        yield load_actors(
+            folder,
+            Path(reward),
+            lora=lora_config(start.lora),
+            seed=0,
+            device="cpu",
+            with_critic=trainer == "ppo",
+        )
 
 
 @torch.no_grad()

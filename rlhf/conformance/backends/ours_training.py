@@ -19,12 +19,13 @@ from rlhf.models.reward import RewardModel
 from rlhf.training import dpo, ppo, reward, reward_steps, sft
 from rlhf.training.comparisons import Comparison
 from rlhf.training.step import OnStep, StepMetrics
-from schemas.config import LoraConfig, PPOConfig
+from schemas.config import GRPOConfig, LoraConfig, OnlineSection, PPOConfig, RLOOConfig
 from schemas.config.aligners import DPOConfig
 from schemas.config.reward import RewardConfig
 from schemas.config.supervised import SFTConfig
 
 FP32 = Precision(threads=1, dtype="fp32")
+ONLINE: dict[str, type[OnlineSection]] = {"ppo": PPOConfig, "rloo": RLOOConfig, "grpo": GRPOConfig}
 
 
 def preferences(pairs: Sequence[tuple[Messages, str, str]]) -> pl.DataFrame:
@@ -80,16 +81,16 @@ def train(
             rater_weights={}, seed=0, precision=FP32, on_step=_nothing, out=out,
         )  # fmt: skip
     else:
-        config_of_ppo = ppo_config(
-            steps, batch_size, micro_batch_size=micro_batch_size,
-            learning_rate=learning_rate, critic_learning_rate=learning_rate, max_grad_norm=max_grad_norm,
+        online = online_config(
+            trainer, batch_size, iterations=steps, micro_batch_size=micro_batch_size,
+            learning_rate=learning_rate, max_grad_norm=max_grad_norm,
         )  # fmt: skip
-        _run_ppo(models, config_of_ppo, out)
+        _run_online(models, online, out)
 
 
-def resume_ppo(models: Models, out: Path, *, steps: int, stop_after: int | None) -> None:
+def resume(trainer: str, models: Models, out: Path, *, steps: int, stop_after: int | None) -> None:
     """Let an exception end the first run, if it is to be stopped; the second goes on from its checkpoint."""
-    config = ppo_config(steps, 4, micro_batch_size=4)
+    config = online_config(trainer, 4, iterations=steps)
     checkpoints = out / "checkpoints"
     if stop_after is not None:
 
@@ -98,30 +99,29 @@ def resume_ppo(models: Models, out: Path, *, steps: int, stop_after: int | None)
                 raise InterruptedError
 
         with suppress(InterruptedError):
-            _run_ppo(models, config, out, checkpoints=checkpoints, on_step=stop)
-    _run_ppo(models, config, out, checkpoints=checkpoints)
+            _run_online(models, config, out, checkpoints=checkpoints, on_step=stop)
+    _run_online(models, config, out, checkpoints=checkpoints)
 
 
-def ppo_config(steps: int, batch_size: int, **options: float) -> PPOConfig:
-    """Return one optimizer step per iteration, without warm-up."""
-    return PPOConfig.model_validate(
-        {
-            "iterations": steps,
-            "batch_size": batch_size,
-            "minibatch_size": batch_size,
-            "epochs": 1,
-            "warmup_iterations": 0,
-            "max_new_tokens": 6,
-            "target_kl": None,
-            "guard": {"agreement_falls": None},
-            **options,
-        }
-    )
+def online_config(trainer: str, batch_size: int, **options: object) -> OnlineSection:
+    """Return one optimizer step per iteration, without warm-up; groups have two responses unless the options say otherwise."""
+    fixed: dict[str, object] = {
+        "batch_size": batch_size,
+        "minibatch_size": batch_size,
+        "epochs": 1,
+        "warmup_iterations": 0,
+        "max_new_tokens": 6,
+        "target_kl": None,
+        "guard": {"agreement_falls": None},
+    }
+    if trainer != "ppo":
+        fixed["group_size"] = 2
+    return ONLINE[trainer].model_validate(fixed | options)
 
 
-def _run_ppo(
+def _run_online(
     models: Models,
-    config: PPOConfig,
+    config: OnlineSection,
     out: Path,
     *,
     checkpoints: Path | None = None,
