@@ -16,6 +16,7 @@ from schemas.config import GateConfig
 from schemas.errors import NotFound
 from schemas.pipeline import PipelineRun
 from schemas.reports import Promotion
+from tasks.headline import artifact_key
 from tasks.waiting import wake
 from tasks.work import model_registry
 
@@ -52,7 +53,7 @@ def wait_for_approval(run: PipelineRun, promotion: Promotion, config: GateConfig
     answer = suspend_flow_run(
         wait_for_input=Approval,
         timeout=int(config.approval_timeout_hours * 3600),
-        key=f"approval-{run.name}-{version}",
+        key=artifact_key(run, f"approval-{version}"),
     )
     decide_by_person(registry, version, answer)
     return True

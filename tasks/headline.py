@@ -1,6 +1,7 @@
 """What a stage shows of itself: one Markdown text on Prefect's page and in MLflow, and its progress while it lasts."""
 
 import logging
+import re
 import time
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -67,7 +68,7 @@ def write_headline(run: PipelineRun, entry: StageEntry) -> None:
 
 def artifact_key(run: PipelineRun, name: str) -> str:
     """Return the key under which a stage's artifacts of all runs stand; Prefect takes small letters, digits, dashes."""
-    return f"{run.name}-{name}".replace("_", "-")
+    return re.sub("[^a-z0-9]", "-", f"{run.name}-{name}")
 
 
 class Progress:
