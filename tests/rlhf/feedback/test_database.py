@@ -1,6 +1,7 @@
 """Opening the database: migrations, wrong addresses, servers that do not answer."""
 
 import threading
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -8,6 +9,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
+from rlhf.feedback import migrations
 from rlhf.feedback.database import REVISION, connect
 from rlhf.feedback.schema import Base
 from schemas.errors import ConfigError, FeedbackUnreachable
@@ -17,7 +19,7 @@ def test_the_migrations_make_what_the_models_say(feedback):
     with feedback.engine.connect() as connection:
         found = compare_metadata(MigrationContext.configure(connection), Base.metadata)
     assert found == []
-    assert ScriptDirectory("rlhf/feedback/migrations").get_current_head() == REVISION
+    assert ScriptDirectory(str(Path(migrations.__file__).parent)).get_current_head() == REVISION
 
 
 def test_processes_that_start_together_migrate_once(url):
