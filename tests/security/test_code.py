@@ -73,7 +73,10 @@ def test_no_file_unpickles_starts_a_shell_or_trusts_code() -> None:
 def test_every_model_is_loaded_with_remote_code_off() -> None:
     loaders = {"AutoTokenizer.from_pretrained", "kind.from_pretrained"}
     seen = 0
-    for file in (file for file in FILES if file.relative_to(ROOT).parts[0] in {"rlhf", "tasks", "flows"}):
+    for file in FILES:
+        # Conformance suite and benchmarks load the models that they have just made.
+        if file.relative_to(ROOT).parts[0] == "benchmarks" or "conformance" in file.parts:
+            continue
         for name, call in calls(file):
             if name in loaders or re.match(r"Auto\w+\.from_pretrained", name):
                 seen += 1
