@@ -46,8 +46,8 @@ def test_a_cron_trigger_becomes_a_champion(servers: Any, scheduled: str) -> None
     # Where it lies: rows in PostgreSQL, bytes in S3, and neither database nor artifact in the worker's folder.
     assert tags["uri"].startswith("s3://rlhf/store/folders/")
     assert version["source"].startswith("mlflow-artifacts:/")
-    assert _keys(servers, "rlhf", "store/manifests/")
-    assert _keys(servers, "mlflow", "artifacts/")
+    assert [key for key in _objects(servers, "rlhf") if key.startswith("store/manifests/")]
+    assert [key for key in _objects(servers, "mlflow") if key.startswith("artifacts/")]
     assert servers.database("mlflow", "SELECT count(*) FROM runs WHERE status = 'FINISHED'")[0][0] > 8
     assert servers.database("prefect", "SELECT count(*) FROM flow_run WHERE state_type = 'COMPLETED'") == [
         (1,)
@@ -69,13 +69,20 @@ def test_no_secret_is_in_any_log_run_or_parameter(servers: Any, scheduled: str) 
     for table in ("params", "tags", "model_version_tags", "runs", "experiments"):
         told[table] = repr(servers.database("mlflow", f"SELECT * FROM {table}"))  # noqa: S608 - our own names
     assert all(len(text) > 20 for text in told.values())
+    for bucket in ("rlhf", "mlflow"):
+        told |= {
+            f"s3://{bucket}/{key}": body.decode("latin-1") for key, body in _objects(servers, bucket).items()
+        }
+    assert {"report.html", "config.json", "sbom.json", "README.md"} <= {
+        place.rpartition("/")[2] for place in told
+    }
     leaks = [
         (name, place) for name, secret in secrets.items() for place, text in told.items() if secret in text
     ]
     assert leaks == []
 
 
-def _keys(servers: Any, bucket: str, prefix: str) -> list[str]:
+def _objects(servers: Any, bucket: str) -> dict[str, bytes]:
     import boto3
 
     client = boto3.client(
@@ -83,4 +90,6 @@ def _keys(servers: Any, bucket: str, prefix: str) -> list[str]:
         aws_access_key_id=servers.client["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=servers.client["AWS_SECRET_ACCESS_KEY"],
     )  # fmt: skip
-    return [item["Key"] for item in client.list_objects_v2(Bucket=bucket, Prefix=prefix).get("Contents", [])]
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket)
+    keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
+    return {key: client.get_object(Bucket=bucket, Key=key)["Body"].read() for key in keys}
