@@ -115,7 +115,7 @@ def stage_names(tree: RunConfig) -> list[str]:
     asked_for = {
         "select": tree.labelling.select == "disagreement",
         "reward-base": tree.reward.base is not None,
-        "reference": bool(tree.reference_lengths),
+        "reference": bool(tree.reference_uses),
         "judge": tree.preferences.judging_fraction > 0,
     }
     rounds = range(1, tree.labelling.rounds + 1)

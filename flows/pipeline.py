@@ -66,7 +66,7 @@ def rlhf(
             )
             probe_reward(turn, reward.model, reward.held_out, config.data, config.reward, config.evaluate)
             # Step 3: reinforce, tethered to the SFT policy by KL
-            reference = score_reference(turn, sft.model, collected.preferences, config.reference_lengths)
+            reference = score_reference(turn, sft.model, collected.preferences, config.reference_uses)
             given = AlignerInputs.gather(data, sft.model, collected, reward, reference)
             policies = {aligner.name: align(turn, given, aligner) for aligner in config.aligners}
             # Step 4: judge against the SFT policy; the next round ranks what the new policies say

@@ -15,7 +15,9 @@ from rlhf.data.pairs import Pair, encode_pairs
 from rlhf.models.batches import collate, response_logits
 from rlhf.models.loading import load_policy
 from rlhf.models.precision import Precision, apply, autocast
+from rlhf.training.schedule import schedule
 from rlhf.training.step import OnStep, StepMetrics
+from schemas.config.aligners.dpo import PairUse
 
 _TOKENS = 4096
 """Tokens of a forward pass, padding included."""
@@ -27,28 +29,40 @@ Row = tuple[tuple[int, ...], tuple[int, ...]]
 def score_pairs(
     sft: Path,
     preferences: pl.DataFrame,
-    max_lengths: Sequence[int],
+    uses: Sequence[PairUse],
     *,
+    seed: int,
     precision: Precision,
     on_step: OnStep,
 ) -> pl.DataFrame:
-    """Return the log-probabilities of both responses of every pair under the SFT policy (table `reference`).
+    """Return the log-probabilities of both responses of each pair that is used, under the SFT policy (table `reference`).
 
-    The pairs are cut as `encode_pairs` cuts them, for each maximal length; those that it leaves out are left out.
+    A use is answered with the pairs that its steps learn from, cut as `encode_pairs` cuts them.
     """
     apply(precision)
     model, tokenizer = load_policy(sft, device=precision.device)
-    cut = {length: encode_pairs(tokenizer, preferences, max_length=length) for length in max_lengths}
+    cut: dict[int, dict[int, Pair]] = {}
+    for use in uses:
+        pairs = encode_pairs(tokenizer, preferences, max_length=use.max_length)
+        lengths = [pair.length for pair in pairs]
+        units = [[row] for row in range(len(pairs))]
+        order = schedule(units, lengths, batch_size=use.batch_size, steps=use.steps, seed=seed)
+        used = {pairs[row].row: pairs[row] for row in sorted(set(order))}
+        cut[use.max_length] = cut.get(use.max_length, {}) | used
     pad_id = tokenizer.pad_token_id
     assert isinstance(pad_id, int)  # load_policy checks it
     logprobs = score_rows(
-        model, [row for pairs in cut.values() for row in rows_of(pairs)], pad_id, precision, on_step
+        model,
+        [row for one in cut.values() for row in rows_of(list(one.values()))],
+        pad_id,
+        precision,
+        on_step,
     )
     return pl.DataFrame(
         [
             (length, pair.row, *(logprobs[row] for row in rows_of([pair])))
-            for length, pairs in cut.items()
-            for pair in pairs
+            for length, one in cut.items()
+            for pair in one.values()
         ],
         schema={
             "max_length": pl.Int64,

@@ -108,13 +108,14 @@ def pair_rows(
         preferences = preferences.with_columns(weight=1.0)
     pairs = encode_pairs(tokenizer, preferences, max_length=optimiser.max_length)
     known: dict[int, dict[str, float]] = {}
+    unknown: dict[str, None] = {}
     if reference is not None:
+        unknown = {"ref_chosen_logps": None, "ref_rejected_logps": None}
         mine = reference.filter(pl.col("max_length") == optimiser.max_length)
         known = {
             row: {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
             for row, chosen, rejected in mine.select("row", "chosen_logprob", "rejected_logprob").iter_rows()
         }
-        assert known.keys() == {pair.row for pair in pairs}, "both are encoded from one table in one way"
     mean_weight = sum(pair.weight for pair in pairs) / len(pairs)
     rows = [
         {
@@ -122,12 +123,15 @@ def pair_rows(
             "chosen_ids": pair.chosen,
             "rejected_ids": pair.rejected,
             "weight": pair.weight / mean_weight,
-            **known.get(pair.row, {}),
+            **known.get(pair.row, unknown),
         }
         for pair in pairs
     ]
     units = [[row] for row in range(len(rows))]
-    return in_order(rows, units, [pair.length for pair in pairs], optimiser, seed=seed)
+    dataset = in_order(rows, units, [pair.length for pair in pairs], optimiser, seed=seed)
+    if reference is not None:
+        assert None not in dataset["ref_chosen_logps"], "the table has every pair that a step learns from"
+    return dataset
 
 
 def in_order(

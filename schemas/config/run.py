@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from schemas.config.aligners import AlignerConfig, BestOfNConfig, DPOConfig, KTOConfig, PPOConfig
+from schemas.config.aligners.dpo import PairUse
 from schemas.config.cost import CostConfig
 from schemas.config.data import DataConfig, FilesData, HelpdeskData
 from schemas.config.evaluation import EvaluateConfig, GateConfig
@@ -61,13 +62,16 @@ class RunConfig(Section):
     cost: CostConfig = CostConfig()
 
     @property
-    def reference_lengths(self) -> tuple[int, ...]:
-        """Lengths that pairs are cut to by the aligners that compare with what the SFT policy says of them.
+    def reference_uses(self) -> tuple[PairUse, ...]:
+        """The pairs that aligners compare with what the SFT policy says of them.
 
         A base of 4 bits says something else than the policy that it was made from, so its trainer asks it itself.
         """
         asking = [one for one in self.aligners if isinstance(one, DPOConfig) and not one.load_in_4bit]
-        return tuple(sorted({one.max_length for one in asking}))
+        uses = {(one.max_length, one.batch_size, one.steps) for one in asking}
+        return tuple(
+            PairUse(max_length=length, batch_size=size, steps=steps) for length, size, steps in sorted(uses)
+        )
 
     @model_validator(mode="after")
     def _aligner_names_differ(self) -> Self:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from schemas.config.aligners.section import AlignerSection
+from schemas.config.section import Section
 from schemas.config.supervised import OptimiserConfig
 
 DPOLoss = Literal[
@@ -14,6 +15,14 @@ DPOLoss = Literal[
 """By TRL's names."""
 _SMOOTHED = {"robust", "exo_pair", "aot", "aot_unpaired"}
 _SORTED = {"aot", "aot_unpaired"}
+
+
+class PairUse(Section):
+    """Which pairs an aligner learns from (with the run's seed), and where it cuts them."""
+
+    max_length: int
+    batch_size: int
+    steps: int
 
 
 class DPOConfig(AlignerSection, OptimiserConfig):

@@ -9,12 +9,15 @@ from rlhf.models.loading import load_policy
 from rlhf.training import reference
 from rlhf.training.dpo import PreferenceTrainer, fit
 from schemas.config import DPOConfig
+from schemas.config.aligners.dpo import PairUse
 
 
 def _scored(folder, preferences, fp32, lengths=(64,)):
-    steps = []
-    frame = reference.score_pairs(folder, preferences, lengths, precision=fp32, on_step=steps.append)
-    return frame, steps
+    """Score what so many steps learn from that every pair is among it."""
+    told = []
+    uses = [PairUse(max_length=length, batch_size=10, steps=40) for length in lengths]
+    frame = reference.score_pairs(folder, preferences, uses, seed=0, precision=fp32, on_step=told.append)
+    return frame.sort("max_length", "row"), told
 
 
 def test_each_response_has_its_log_probability_over_the_whole_vocabulary(tiny_policy, preferences, fp32):
@@ -37,6 +40,15 @@ def test_what_occurs_twice_is_scored_once(tiny_policy, preferences, fp32):
     twice, more = _scored(tiny_policy, pl.concat([preferences, preferences]), fp32)
     assert sum(step.tokens for step in more) == sum(step.tokens for step in steps)
     assert twice["chosen_logprob"][20:].to_list() == once["chosen_logprob"].to_list()
+
+
+def test_only_the_pairs_that_steps_learn_from_are_scored(tiny_policy, preferences, fp32):
+    uses = [PairUse(max_length=64, batch_size=2, steps=steps) for steps in (1, 3)]
+    frame = reference.score_pairs(
+        tiny_policy, preferences, uses, seed=0, precision=fp32, on_step=lambda _: None
+    )
+    # Two pairs of the one use, six of the other, some of them the same.
+    assert 6 <= frame.height <= 8
 
 
 def test_each_length_has_its_own_cut(tiny_policy, tokenizer, preferences, fp32):
@@ -64,7 +76,10 @@ def test_training_on_the_table_is_training_without_it_and_asks_the_reference_no_
         return [step.metrics["loss"] for step in steps]
 
     asked = losses()
-    table, _ = _scored(tiny_policy, preferences, fp32)
+    use = PairUse(max_length=64, batch_size=8, steps=4)
+    table = reference.score_pairs(
+        tiny_policy, preferences, [use], seed=0, precision=fp32, on_step=lambda _: None
+    )
 
     def refuse(*_):
         raise AssertionError("the reference was asked again")
