@@ -129,7 +129,8 @@ def headline(run_id: str) -> list[MetricPoint]:
         else:
             continue
         points += [MetricPoint(key=key, value=value, step=turn) for key, value in shown.items()]
-    return points
+    # MLflow's page of a run lists metrics as they came: what people look for stands first.
+    return sorted(points, key=lambda point: not point.key.endswith("/win_rate"))
 
 
 def entries(run_id: str) -> dict[str, StageEntry]:
