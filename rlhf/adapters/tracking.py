@@ -35,6 +35,8 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # the default of 7 keeps a run waiting for minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    # With a server it prints an address per run, where `--json` promises one object and nothing else.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 _FLUSH_SECONDS = 2.0
 _PAUSE_SECONDS = 30.0

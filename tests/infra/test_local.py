@@ -35,6 +35,9 @@ def test_a_cron_trigger_becomes_a_champion(servers: Any, scheduled: str) -> None
     run = servers.ended(scheduled)
     assert run["state_type"] == "COMPLETED", servers.log("worker")[-3000:]
     assert run["auto_scheduled"]
+    assert "View run" not in servers.log(
+        "worker"
+    )  # MLflow's client would print to standard output, which is the result's
     model = servers.mlflow("registered-models/get?name=micro")["registered_model"]
     champion = next(alias["version"] for alias in model["aliases"] if alias["alias"] == "champion")
     version = servers.mlflow(f"model-versions/get?name=micro&version={champion}")["model_version"]
