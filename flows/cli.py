@@ -25,8 +25,10 @@ from flows import (
     commands_run,
     commands_serve,
     commands_sweep,
+    commands_upkeep,
     doctor,
     servers,
+    workers,
 )
 from flows.examples import teach
 from flows.terminal import say, show_json
@@ -71,8 +73,10 @@ for module in (
     commands_reward,
     commands_serve,
     commands_label,
+    commands_upkeep,
     servers,
     doctor,
+    workers,
 ):
     module.register(app)
 teach(app)

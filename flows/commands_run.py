@@ -11,6 +11,7 @@ import yaml
 from flows import completion
 from flows.environment import prepare
 from flows.servers import temporary_prefect
+from flows.signals import stop_in_order
 from flows.terminal import say, show, show_json, show_table
 from schemas.config import RunConfig
 from schemas.config.loading import load_config
@@ -140,6 +141,7 @@ def exit_code(summary: RunSummary) -> int:
 def session(experiment: str) -> Iterator[None]:
     """Have a Prefect server and the experiment at hand for the flows that the block runs."""
     prepare(Settings(), debug="--debug" in sys.argv)
+    stop_in_order()
     with temporary_prefect() as until_it_answers:
         from prefect.logging.handlers import APILogHandler
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings

@@ -69,6 +69,8 @@ def prepare(settings: Settings, *, debug: bool = False) -> None:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "90",
         # Of the shapes of matrix products that are kept for next time; while sampling each step has another one.
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "512",
+        # Between the tries of a stage whose services fail, in seconds.
+        "PREFECT_TASKS_DEFAULT_RETRY_DELAY_SECONDS": "[10, 30]",
         # Run logs still reach Prefect's pages; the terminal shows our own display and one line per error.
         "PREFECT_LOGGING_LEVEL": "INFO" if debug else "WARNING",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "rlhf,tasks",

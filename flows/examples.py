@@ -58,6 +58,11 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("rlhf approve 4 --reason 'read 50 answers'", "the last word on a model that waits"),
         ("rlhf approve 4 --reject --reason 'too curt'", "keep it from becoming champion"),
     ),
+    "gc": (
+        ("rlhf gc", "what no run, version or unfinished stage needs, and how much room it takes"),
+        ("rlhf gc --days 7 --delete", "remove it, down to what is a week old"),
+    ),
+    "reap": (("rlhf reap", "end the MLflow and Prefect runs that killed processes have left open"),),
     "lineage": (
         ("rlhf lineage champion", "back to the data files"),
         ("rlhf lineage --data sha256:DIGEST", "every model that a file went into"),
@@ -102,7 +107,10 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "label collect": (("rlhf label collect BATCH", "take the verdicts back"),),
     "ui": (("rlhf ui", "Prefect at port 4200, MLflow at port 5000"),),
     "deploy": (("rlhf deploy --file prefect.yaml", "register schedules and the worker pool"),),
-    "worker": (("rlhf worker", "run what is due, one at a time"),),
+    "worker": (
+        ("rlhf worker", "run what is due, one at a time"),
+        ("rlhf worker --gpus 0,1", "one run per card, and no card for two"),
+    ),
     "doctor": (("rlhf doctor", "what is missing here, and how to mend it"),),
 }
 

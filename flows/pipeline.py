@@ -9,6 +9,7 @@ from schemas.sweep import SweptRun
 from tasks.align import align
 from tasks.approval import wait_for_approval
 from tasks.champion import face_champion
+from tasks.endings import cancelled_if_asked_for
 from tasks.evaluate import judge
 from tasks.gate import decide
 from tasks.judge import train_judge
@@ -25,7 +26,7 @@ from tasks.validate import validate
 from tasks.waiting import wait_for_people
 
 
-@flow(name="rlhf", flow_run_name="{config.name}-seed{config.seed}")
+@flow(name="rlhf", flow_run_name="{config.name}-seed{config.seed}", on_crashed=[cancelled_if_asked_for])
 def rlhf(
     config: RunConfig, fresh: bool = False, until: str | None = None, swept: SweptRun | None = None
 ) -> RunSummary:

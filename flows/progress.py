@@ -79,6 +79,8 @@ class Display:
                 seconds=event.seconds,
                 note=_headline(event),
             )
+        elif event.state == "waiting":
+            self._progress.update(bar, note="another run computes it")
         elif event.state in {"finished", "reused", "failed"}:
             note = {"finished": f"{event.seconds:.1f} s", "reused": "re-used", "failed": "failed"}[
                 event.state

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from prefect import flow
+from prefect.context import FlowRunContext
 from pydantic import Field
 
 from flows.commands_evaluate import stored_model
@@ -14,7 +15,10 @@ from flows.events import champion_judged, gate_decided
 from flows.pipeline import rlhf
 from schemas.config.loading import load_config
 from schemas.errors import NotFound
+from schemas.placing import Order
 from schemas.reports import EvaluationResult, RunSummary
+from tasks.delivering import deliver
+from tasks.endings import cancelled_if_asked_for
 
 Recipe = Annotated[str, Field(min_length=1)]
 Overrides = Annotated[list[Annotated[str, Field(pattern=r"^[a-z][\w.-]*=.*$")]], Field(max_length=100)]
@@ -23,7 +27,7 @@ Overrides = Annotated[list[Annotated[str, Field(pattern=r"^[a-z][\w.-]*=.*$")]],
 # The sections `Args` of these docstrings are what the form says beside its fields.
 
 
-@flow(name="rlhf-recipe", flow_run_name="{recipe}")
+@flow(name="rlhf-recipe", flow_run_name="{recipe}", on_crashed=[cancelled_if_asked_for])
 def run_recipe(
     recipe: Recipe,
     overrides: Overrides = [],  # noqa: B006 - Prefect makes the form's default of it; nobody changes it
@@ -43,7 +47,7 @@ def run_recipe(
     return summary
 
 
-@flow(name="rlhf-reevaluate", flow_run_name="{recipe}")
+@flow(name="rlhf-reevaluate", flow_run_name="{recipe}", on_crashed=[cancelled_if_asked_for])
 def reevaluate(
     recipe: Recipe,
     overrides: Overrides = [],  # noqa: B006 - as above
@@ -77,3 +81,10 @@ def reevaluate(
     )
     champion_judged(config.name, champion.version, evaluation, config.gate.min_win_rate_low)
     return found
+
+
+@flow(name="rlhf-stage", flow_run_name="{order.stage}", on_crashed=[cancelled_if_asked_for])
+def run_stage(order: Order) -> None:
+    """Compute one stage for a run that waits elsewhere (`compute.stages.NAME.place: pool`)."""
+    context = FlowRunContext.get()
+    deliver(order, str(context.flow_run.id) if context and context.flow_run else None)

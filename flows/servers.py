@@ -1,4 +1,4 @@
-"""`rlhf ui`, `deploy`, `worker`: Prefect's and MLflow's own servers and workers, on this machine's state."""
+"""`rlhf ui`, `deploy`: Prefect's and MLflow's own servers, on this machine's state."""
 
 import os
 import signal
@@ -18,6 +18,7 @@ from flows.environment import Servers, answers, prefect_answers, prepare, runnin
 from flows.terminal import say, show
 from schemas.errors import NotFound, RLHFError
 from schemas.settings import Settings, without_login
+from tasks.children import end_with_parent
 
 HOST = "127.0.0.1"
 POOL = "rlhf"
@@ -29,7 +30,6 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(ui)
     app.command()(deploy)
-    app.command()(worker)
 
 
 def ui(
@@ -86,7 +86,7 @@ def deploy(
         raise NotFound(
             f"No file {file}; run from the folder that holds prefect.yaml, or name it with --file."
         )
-    _require_server()
+    require_server()
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
     template = ["--base-job-template", str(job_template)] if job_template else []
     _call([*prefect, "work-pool", "create", POOL, "--type", pool_type, *template, "--overwrite"])
@@ -101,28 +101,6 @@ def deploy(
         if kept
         else "nobody is told: RLHF_NOTIFY_URL is not set"
     )
-
-
-def worker(
-    limit: Annotated[int, typer.Option(help="Runs at a time.", min=1)] = 1,
-) -> None:
-    """Run scheduled deployments on this machine until Ctrl-C."""
-    _require_server()
-    os.environ.setdefault("PREFECT_WORKER_QUERY_SECONDS", "5")
-    # The worker takes our place, so that signals reach it as Prefect expects.
-    arguments = [
-        "-m",
-        "prefect",
-        "worker",
-        "start",
-        "--pool",
-        POOL,
-        "--type",
-        "process",
-        "--limit",
-        str(limit),
-    ]
-    os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606 - no shell is wanted
 
 
 @contextmanager
@@ -146,7 +124,8 @@ def temporary_prefect() -> Iterator[Callable[[], None]]:
             del os.environ["PREFECT_API_URL"]
 
 
-def _require_server() -> None:
+def require_server() -> None:
+    """Raise unless a Prefect server answers."""
     if not prefect_answers():
         url = os.environ.get("PREFECT_API_URL")
         found = f"PREFECT_API_URL={url} does not answer" if url else "no Prefect server runs"
@@ -201,7 +180,12 @@ def _running(commands: Sequence[Sequence[str]], logs: Path) -> Iterator[list[sub
             with (logs / f"{command[2]}.log").open("wb") as log:
                 processes.append(
                     subprocess.Popen(  # noqa: S603 - our own arguments
-                        command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                        command,
+                        env=environment,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        start_new_session=True,
+                        preexec_fn=end_with_parent,
                     )
                 )
         yield processes

@@ -1,14 +1,18 @@
 """Every error that a user can meet, and the exit code that goes with it.
 
 RLHFError                   exit 1: the work failed (infrastructure, training)
+├── InfrastructureError     what the work needs does not answer: a stage is tried again
+│   ├── TrackingUnreachable     the MLflow server does not answer
+│   ├── StoreUnreachable        the object store does not answer
+│   ├── FeedbackUnreachable     the feedback database does not answer
+│   ├── JudgeUnreachable        the endpoint of the LLM judge gives no verdicts
+│   └── SamplerUnreachable      the server that draws PPO's responses does not answer
+├── StoreRefused            the object store refuses access, or the bucket does not exist
 ├── ArtifactMissing         a ref names bytes that are not there
 ├── DigestMismatch          the bytes are not the ones that the ref names
-├── TrackingUnreachable     the MLflow server does not answer
-├── StoreUnreachable        the object store does not answer or refuses
+├── DiskFull                there is no room for a model, a table or a checkpoint
+├── LaunchFailed            the processes that compute a stage ended before it was done
 ├── PromotionConflict       the alias moved while a promotion was under way
-├── FeedbackUnreachable     the feedback database does not answer
-├── JudgeUnreachable        the endpoint of the LLM judge gives no verdicts
-├── SamplerUnreachable      the server that draws PPO's responses does not answer
 ├── TrainingDiverged        a loss or a weight is no longer finite
 └── UserError               exit 2: the input is wrong; running again will not help
     ├── ConfigError         an unknown key, a wrong type, values that contradict each other
@@ -27,6 +31,14 @@ class RLHFError(Exception):
     exit_code = 1
 
 
+class InfrastructureError(RLHFError, ConnectionError):
+    """What the work needs does not answer; the same work may succeed later."""
+
+
+class StoreRefused(RLHFError, PermissionError):
+    """The object store refuses access, or the bucket does not exist."""
+
+
 class ArtifactMissing(RLHFError, FileNotFoundError):
     """A ref names bytes that are not in the store."""
 
@@ -35,27 +47,35 @@ class DigestMismatch(RLHFError, ValueError):
     """The bytes read are not the ones that the ref names."""
 
 
-class TrackingUnreachable(RLHFError, ConnectionError):
+class TrackingUnreachable(InfrastructureError):
     """The MLflow tracking server does not answer."""
 
 
-class StoreUnreachable(RLHFError, ConnectionError):
-    """The object store does not answer or refuses access."""
+class StoreUnreachable(InfrastructureError):
+    """The object store does not answer."""
+
+
+class DiskFull(RLHFError, OSError):
+    """There is no room left to write to."""
+
+
+class LaunchFailed(RLHFError, ChildProcessError):
+    """The processes that compute a stage ended before it was done."""
 
 
 class PromotionConflict(RLHFError, RuntimeError):
     """An alias moved while a promotion was under way."""
 
 
-class FeedbackUnreachable(RLHFError, ConnectionError):
+class FeedbackUnreachable(InfrastructureError):
     """The feedback database does not answer."""
 
 
-class JudgeUnreachable(RLHFError, ConnectionError):
+class JudgeUnreachable(InfrastructureError):
     """The endpoint of the LLM judge gives no verdicts."""
 
 
-class SamplerUnreachable(RLHFError, ConnectionError):
+class SamplerUnreachable(InfrastructureError):
     """The server that draws PPO's responses does not answer."""
 
 

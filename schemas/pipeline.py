@@ -23,6 +23,8 @@ class PipelineRun(Record):
     """The parent run in MLflow."""
     name: str
     """The recipe's name."""
+    token: str = ""
+    """Of the process that computes it (`schemas.process`)."""
     seed: int
     compute: ComputeConfig
     fresh: bool = False

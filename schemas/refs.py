@@ -45,3 +45,10 @@ class ModelRef(Ref):
 
 class FileRef(Ref):
     """Any other file: a plot, a page, a JSON record."""
+
+
+class Checkpoint(Ref):
+    """A folder that a trainer goes on from."""
+
+    name: str = Field(pattern=r"^[a-z]+-[0-9]+$")
+    """Such as `iteration-000007`; a later one sorts after an earlier one."""

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -43,16 +43,24 @@ class Settings(BaseSettings):
         default_factory=lambda data: str(data["home"] / "store")
     )
     """A folder, or `s3://bucket/prefix`."""
+    s3_encryption: Literal["AES256", "aws:kms"] | None = None
+    """Encryption that each write to a bucket asks for; without it the bucket's own default holds."""
+    s3_kms_key: str | None = None
+    """Its key, for `aws:kms`."""
     tracking_uri: Annotated[str, AfterValidator(_absolute_sqlite)] = Field(
         default_factory=lambda data: f"sqlite:///{data['home'] / 'mlflow.db'}",
         validation_alias="MLFLOW_TRACKING_URI",
     )
     """MLflow's tracking server or database."""
+    tracking_patience: float = Field(300.0, ge=0)
+    """Seconds that a stage waits for a tracking server that does not answer any more; metrics never make it wait."""
 
     feedback_url: Annotated[str, AfterValidator(_absolute_sqlite)] = Field(
         default_factory=lambda data: f"sqlite:///{data['home'] / 'feedback.db'}"
     )
     """Database of rankings and raters: SQLite, or PostgreSQL for a team."""
+    gpu_slots: str = ""
+    """Names of Prefect's concurrency limits that a stage holds while it computes, with commas; `rlhf worker --gpus` sets it."""
     judge_url: str | None = None
     """Base URL of an OpenAI-compatible endpoint, up to `/v1`, for `evaluate.judge=llm`."""
     judge_key: SecretStr | None = None

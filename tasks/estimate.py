@@ -111,7 +111,7 @@ def _files(config: RunConfig) -> dict[str, list[Path]]:
 
 def _config_folder(base: BaseModelConfig) -> Path:
     """Return a folder with the base model's config.json; of a hub id nothing else is downloaded."""
-    from rlhf.adapters.object_store import download
+    from rlhf.adapters.bucket import download
     from rlhf.models.loading import download_configuration
 
     if base.source.startswith("s3://"):

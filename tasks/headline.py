@@ -6,9 +6,9 @@ import time
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
-from prefect.exceptions import PrefectHTTPStatusError
 
 from schemas.errors import TrackingUnreachable
 from schemas.pipeline import PipelineRun
@@ -58,7 +58,10 @@ def page(run: PipelineRun, run_id: str) -> str:
 def write_headline(run: PipelineRun, entry: StageEntry) -> None:
     """Show a finished stage's headline on its Prefect page and as the description of its MLflow run."""
     text = headline(run, entry)
-    create_markdown_artifact(text, key=artifact_key(run, entry.record.name))
+    try:
+        create_markdown_artifact(text, key=artifact_key(run, entry.record.name))
+    except httpx.HTTPError as error:  # a page less; the stage is done all the same
+        logger.warning("Prefect did not take the headline of %s: %s", entry.record.name, error)
     if entry.record.run_id:
         try:
             connect_tracking(run.name).run(entry.record.run_id).describe(text)
@@ -93,5 +96,5 @@ class Progress:
                 self._artifact = created
             else:
                 update_progress_artifact(self._artifact, progress=share, description=said)
-        except (PrefectHTTPStatusError, OSError) as error:
+        except (httpx.HTTPError, OSError) as error:
             logger.warning("Prefect did not take the progress: %s", error)

@@ -26,7 +26,7 @@ def pretrain_base(work: StageWork, corpus: DatasetRef | None, config: PretrainCo
 @stage("pretrain", reuse=False)
 def import_base(work: StageWork, config: BaseModelConfig) -> PolicyResult:
     """Bring an existing base model into the store; its digest decides what depends on it."""
-    from rlhf.adapters.object_store import download
+    from rlhf.adapters.bucket import download
     from rlhf.models import loading
 
     def local(source: str) -> Path | None:

@@ -12,7 +12,7 @@ class StageEvent:
     """Something that happened in a stage."""
 
     stage: str
-    state: Literal["started", "step", "finished", "reused", "failed"]
+    state: Literal["waiting", "started", "step", "finished", "reused", "failed"]
     step: int = 0
     total: int = 0
     """Steps that the stage will take; 0: not known."""

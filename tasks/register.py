@@ -15,6 +15,7 @@ from tasks.evaluate import numbers
 from tasks.report import read_content
 from tasks.run import entries
 from tasks.stage import stage
+from tasks.turns import alone
 from tasks.work import StageWork, artifact_store, code_tags, connect_tracking, model_registry
 
 VERDICTS = {"pass": "passed", "fail": "refused", "inconclusive": "inconclusive"}
@@ -33,14 +34,15 @@ def register_models(
 ) -> Promotion:
     """Register each aligned model once (by digest) and move the aliases to this run's winner."""
     registry = model_registry(work.run.name)
-    known = {version.tags.get("digest"): version.version for version in registry.versions()}
     _show_on_their_own_runs(work, evaluations)
     versions: dict[str, int] = {}
-    for name, policy in policies.items():
-        versions[name] = known.get(policy.model.digest) or _register(
-            work, registry, name, policy.model, evaluations[name], decision
-        )
-        registry.tag(versions[name], **_judgement(name, decision))
+    with alone(work.run, f"registry/{work.run.name}"):  # another run may have made the same model just now
+        known = {version.tags.get("digest"): version.version for version in registry.versions()}
+        for name, policy in policies.items():
+            versions[name] = known.get(policy.model.digest) or _register(
+                work, registry, name, policy.model, evaluations[name], decision
+            )
+            registry.tag(versions[name], **_judgement(name, decision))
     if decision.winner is None:
         return Promotion(verdict="refused", versions=versions)
     held = [version for version in registry.versions() if "champion" in version.aliases]

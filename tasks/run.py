@@ -12,6 +12,8 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
 from pydantic import JsonValue
 
+from rlhf.adapters.presence import present
+from rlhf.adapters.tracking import TrackedRun
 from schemas.config import RunConfig
 from schemas.pipeline import PipelineRun
 from schemas.reports import (
@@ -24,6 +26,8 @@ from schemas.reports import (
     StageResult,
 )
 from schemas.sweep import SweptRun
+from tasks.failures import raise_clearly
+from tasks.reap import reap
 from tasks.stage import StageReached
 from tasks.work import artifact_store, code_tags, connect_tracking
 
@@ -46,41 +50,52 @@ def pipeline_run(
 ) -> Iterator[PipelineRun]:
     """Open the run that stages belong to, with the resolved configuration; it ends with the block's status."""
     content = _written(config)
-    tracking = connect_tracking(config.name)
-    tracked = tracking.start_run(
-        swept.label if swept else config.name,
-        parent=swept.sweep if swept else None,
-        tags={
-            "recipe": config.name,
-            "config_digest": config_digest(config),
-            "seed": str(config.seed),
-            **code_tags(),
-            **_flow_tags(),
-        },
-    )
-    run = PipelineRun(
-        run_id=tracked.run_id,
-        name=config.name,
-        seed=config.seed,
-        compute=config.compute,
-        fresh=fresh,
-        until=until,
-    )
-    artifact_store().write(f"runs/{run.run_id}/config.json", content.encode())
-    with tracked, tempfile.TemporaryDirectory() as folder:
+    tracking, flow_run_id = connect_tracking(config.name), _flow_run_id()
+    reap(tracking, mine=flow_run_id)
+    with present(artifact_store(), tracking=tracking.identity, flow_run_id=flow_run_id) as process:
+        tracked = tracking.start_run(
+            swept.label if swept else config.name,
+            parent=swept.sweep if swept else None,
+            tags={
+                "recipe": config.name,
+                "config_digest": config_digest(config),
+                "seed": str(config.seed),
+                "process": process.token,
+                **code_tags(),
+                **({"prefect.flow_run_id": flow_run_id} if flow_run_id else {}),
+            },
+        )
+        run = PipelineRun(
+            run_id=tracked.run_id,
+            name=config.name,
+            token=process.token,
+            seed=config.seed,
+            compute=config.compute,
+            fresh=fresh,
+            until=until,
+        )
+        with tracked:
+            artifact_store().write(f"runs/{run.run_id}/config.json", content.encode())
+            _log_config(tracked, config, content)
+            try:
+                yield run
+            except Pause:
+                # The resumed run is another MLflow run; both carry the flow run's id.
+                tracked.set_tags({"suspended": "waits for people"})
+                raise
+            except StageReached as reached:
+                logger.info("stopped after stage %s, as asked", reached)
+            except OSError as error:
+                raise_clearly(error, config.name)
+            tracked.log_points(headline(run.run_id))
+
+
+def _log_config(tracked: TrackedRun, config: RunConfig, content: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "config.json"
         path.write_text(content, encoding="utf-8")
         tracked.log_file(path)
-        tracked.log_params({key: str(value) for key, value in as_overrides(config).items()})
-        try:
-            yield run
-        except Pause:
-            # The resumed run is another MLflow run; both carry the flow run's id.
-            tracked.set_tags({"suspended": "waits for people"})
-            raise
-        except StageReached as reached:
-            logger.info("stopped after stage %s, as asked", reached)
-        tracked.log_points(headline(run.run_id))
+    tracked.log_params({key: str(value) for key, value in as_overrides(config).items()})
 
 
 def config_digest(config: RunConfig) -> str:
@@ -108,9 +123,9 @@ def as_overrides(config: RunConfig) -> dict[str, JsonValue]:
     return dict(sorted(flat.items()))
 
 
-def _flow_tags() -> dict[str, str]:
+def _flow_run_id() -> str | None:
     flow_run = FlowRunContext.get()
-    return {"prefect.flow_run_id": str(flow_run.flow_run.id)} if flow_run and flow_run.flow_run else {}
+    return str(flow_run.flow_run.id) if flow_run and flow_run.flow_run else None
 
 
 def headline(run_id: str) -> list[MetricPoint]:

@@ -11,6 +11,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, get_type_hints
 
 from prefect import State, task
@@ -20,12 +21,17 @@ from pydantic import BaseModel
 
 from rlhf.models.device import forget_peak, peak_bytes
 from schemas.config import ComputeConfig
+from schemas.errors import StoreUnreachable
 from schemas.pipeline import PipelineRun
 from schemas.refs import Ref
 from schemas.reports import StageEntry, StageRecord, StageResult
 from tasks.code_digest import code_digest
+from tasks.failures import RETRIES, may_succeed_later, raise_clearly
 from tasks.headline import Progress, artifact_key, write_headline
+from tasks.placing import compute, computed_here
 from tasks.progress import StageEvent, emit
+from tasks.slots import gpu_slots
+from tasks.turns import turn
 from tasks.work import (
     StageWork,
     artifact_store,
@@ -70,9 +76,16 @@ class Stage(Generic[P, R]):
         self.fingerprint = fingerprint
         self.result_type: type[R] = get_type_hints(body)["return"]
         # The manifest decides about re-use; a cached Prefect state would hide the stage from the new MLflow run.
-        self._task = task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(
-            self._execute
-        )
+        # How long a retry waits is Prefect's setting PREFECT_TASKS_DEFAULT_RETRY_DELAY_SECONDS.
+        self._task = task(
+            name=name,
+            task_run_name=name,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            retries=RETRIES,
+            retry_jitter_factor=0.3,
+            retry_condition_fn=may_succeed_later,
+        )(self._attempt)
 
     def named(self, name: str) -> "Stage[P, R]":
         """Return the same stage under another name: two aligners of one method, two evaluations."""
@@ -90,56 +103,82 @@ class Stage(Generic[P, R]):
             raise StageReached(name)
         return result
 
+    def _attempt(self, run: PipelineRun, arguments: dict[str, Any]) -> "State[R] | R":
+        try:
+            return self._execute(run, arguments)
+        except BaseException as error:
+            raise_clearly(error, run.called(self.name))
+
     def _execute(self, run: PipelineRun, arguments: dict[str, Any]) -> "State[R] | R":
-        started, called = time.monotonic(), run.called(self.name)
         inputs = {name: value for name, value in list(arguments.items())[1:]}
         key = self._key(run, inputs)
-        manifest = f"stages/{self.name}/{key}.json"
-        store = artifact_store()
-        if self.reuse and not run.fresh and (entry := self._finished(manifest)):
-            emit(StageEvent(stage=called, state="reused"))
-            result = self.result_type.model_validate(entry.result)
-            self._replay(run, entry, inputs)
-            return Completed(
-                data=result, name="Reused", message=f"computed by MLflow run {entry.record.run_id}"
-            )
+        look = (lambda: self._finished(key)) if self.reuse and not run.fresh else (lambda: None)
+        with turn(run, self.name, key, look=look) as entry:
+            if entry is None:
+                with gpu_slots(run, self.name) if computed_here(run, self.name) else nullcontext():
+                    return self._compute(run, key, inputs)
+        emit(StageEvent(stage=run.called(self.name), state="reused"))
+        self._replay(run, entry, inputs)
+        return Completed(
+            data=self.result_type.model_validate(entry.result),
+            name="Reused",
+            message=f"computed by MLflow run {entry.record.run_id}",
+        )
+
+    def _compute(self, run: PipelineRun, key: str, inputs: dict[str, Any]) -> R:
+        called = run.called(self.name)
         emit(StageEvent(stage=called, state="started"))
         forget_peak()
         watch = Progress(artifact_key(run, called))
-        work = StageWork(run=run, stage=self.name, key=key, started=started, watch=watch)
-        body: Callable[..., R] = self.body  # `arguments` was bound to its signature
+        work = StageWork(run=run, stage=self.name, key=key, started=time.monotonic(), watch=watch)
         try:
             work.track(_flat(inputs), _refs(inputs))
-            result = body(work, *inputs.values())
+            result = compute(work, self.body, self.result_type, inputs)
             work.log_metrics(result.metrics)
+            work.log_outputs(result)
+            entry = self._keep(work, key, inputs, result)
         except BaseException as error:
-            work.close("FAILED" if isinstance(error, Exception) else "KILLED")
-            record = self._record(work, inputs, None, started)
-            store.write(_entry_key(run, called), _dump(StageEntry(record=record, result={})))
-            emit(StageEvent(stage=called, state="failed", seconds=time.monotonic() - started))
+            self._give_up(work, inputs, error)
             raise
-        work.log_outputs(result)
         work.close("FINISHED")
-        entry = StageEntry(
-            record=self._record(work, inputs, result, started),
-            result=result.model_dump(mode="json"),
-            points=tuple(work.points),
-        )
-        if self.reuse:
-            store.write(manifest, _dump(entry))
-        store.write(_entry_key(run, called), _dump(entry))
         shutil.rmtree(work.folder, ignore_errors=True)
-        shutil.rmtree(work.checkpoints, ignore_errors=True)
+        work.saved.forget()
         if work.tokens:  # it sampled or trained
             release_memory()
         write_headline(run, entry)
         emit(StageEvent(stage=called, state="finished", seconds=entry.record.seconds, metrics=result.metrics))
         return result
 
-    def _finished(self, manifest: str) -> StageEntry | None:
+    def _keep(self, work: StageWork, key: str, inputs: dict[str, Any], result: R) -> StageEntry:
+        """Write the manifest, which makes the work finished, and the run's own record of it."""
+        entry = StageEntry(
+            record=self._record(work, inputs, result),
+            result=result.model_dump(mode="json"),
+            points=tuple(work.points),
+        )
+        if self.reuse:
+            artifact_store().write(self._manifest(key), _dump(entry))
+        artifact_store().write(_entry_key(work.run, work.called), _dump(entry))
+        return entry
+
+    def _give_up(self, work: StageWork, inputs: dict[str, Any], error: BaseException) -> None:
+        """Keep what another process can go on from, and say that the stage did not end well."""
+        work.saved.copy()
+        work.close("FAILED" if isinstance(error, Exception) else "KILLED")
+        entry = StageEntry(record=self._record(work, inputs, None), result={})
+        try:
+            artifact_store().write(_entry_key(work.run, work.called), _dump(entry))
+        except (StoreUnreachable, OSError) as second:  # the first error is the one to tell
+            logger.warning("the store did not take the record of %s: %s", work.called, second)
+        emit(StageEvent(stage=work.called, state="failed", seconds=time.monotonic() - work.started))
+
+    def _manifest(self, key: str) -> str:
+        return f"stages/{self.name}/{key}.json"
+
+    def _finished(self, key: str) -> StageEntry | None:
         """Return the manifest's entry if the work is finished and every output is still there."""
         store = artifact_store()
-        if (content := store.read(manifest)) is None:
+        if (content := store.read(self._manifest(key))) is None:
             return None
         entry = StageEntry.model_validate_json(content)
         if missing := [name for name, ref in entry.record.outputs.items() if not store.exists(ref)]:
@@ -171,14 +210,12 @@ class Stage(Generic[P, R]):
         artifact_store().write(_entry_key(run, record.name), _dump(replayed))
         write_headline(run, replayed)
 
-    def _record(
-        self, work: StageWork, inputs: dict[str, Any], result: R | None, started: float
-    ) -> StageRecord:
+    def _record(self, work: StageWork, inputs: dict[str, Any], result: R | None) -> StageRecord:
         return StageRecord(
             name=work.called,
             round=work.run.round,
             status="failed" if result is None else "ran",
-            seconds=round(time.monotonic() - started, 3),
+            seconds=round(time.monotonic() - work.started, 3),
             ended=time.time(),
             run_id=work.run_id,
             inputs=_refs(inputs),
@@ -194,7 +231,8 @@ class Stage(Generic[P, R]):
     def _key(self, run: PipelineRun, inputs: dict[str, Any]) -> str:
         parts = {
             "stage": self.name,
-            "inputs": {name: _identity(value) for name, value in inputs.items()},
+            # What is given nothing is about the run itself.
+            "inputs": {name: _identity(value) for name, value in inputs.items()} or run.run_id,
             "seed": run.seed,
             "precision": run.compute.precision,
             "code": code_digest(self.body.__module__),

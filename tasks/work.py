@@ -5,6 +5,7 @@ import gc
 import logging
 import math
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -20,9 +21,11 @@ from rlhf.adapters.object_store import ObjectStore, open_store
 from rlhf.adapters.registry import ModelRegistry
 from rlhf.adapters.tracking import TrackedRun, Tracking, connect
 from schemas.pipeline import PipelineRun
+from schemas.placing import Delivery
 from schemas.refs import DatasetRef, FileRef, ModelRef, Ref
 from schemas.reports import MetricPoint, StageResult
 from schemas.settings import Settings
+from tasks.checkpoints import Checkpoints
 from tasks.progress import StageEvent, emit
 
 if TYPE_CHECKING:
@@ -69,21 +72,31 @@ class StageWork:
         key: str,
         started: float,
         watch: "Callable[[StepMetrics], None]" = lambda step: None,
+        tracked: str | None = None,
+        shared: bool = False,
     ) -> None:
+        """Begin in an empty folder, or in one that is `shared` with other processes of this machine.
+
+        `tracked` is an MLflow run that another process has opened and will end.
+        """
         self.run = run
-        self._watch = watch
+        self.watch = watch
+        self.key = key
         self.stage = stage
         self.called = run.called(stage)
         self.started = started
+        self._shared = shared
         self.points: list[MetricPoint] = []
         self.tokens = self.sampled_tokens = self.gradient_tokens = 0
         self._last_step = 0
         home = Settings().home
         self.folder = home / "work" / key
-        self.checkpoints = home / "checkpoints" / key
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if not shared:
+            shutil.rmtree(self.folder, ignore_errors=True)  # what a killed process has left
+            self.folder.mkdir(parents=True)
         self._store = artifact_store()
-        self._tracked: TrackedRun | None = None
+        self.saved = Checkpoints(self._store, stage, key, home / "checkpoints" / key)
+        self._tracked = connect_tracking(run.name).run(tracked) if tracked else None
 
     # What goes in
 
@@ -94,6 +107,14 @@ class StageWork:
     def read(self, ref: DatasetRef) -> pl.DataFrame:
         """Return the table of a ref, verified."""
         return pl.read_parquet(self.fetch(ref))
+
+    @cached_property
+    def checkpoints(self) -> Path:
+        """A folder for the trainer's checkpoints, with the latest one that this or another machine has left."""
+        if not self._shared and (found := self.saved.restore()):
+            logger.info("%s goes on from %s", self.called, found)
+            self.tracked.set_tags({"continued_from": found})
+        return self.saved.folder
 
     @cached_property
     def precision(self) -> "Precision":
@@ -149,7 +170,8 @@ class StageWork:
         self.sampled_tokens += step.sampled_tokens
         self.gradient_tokens += step.gradient_tokens
         self._log({f"{self.stage}/{name}": value for name, value in step.metrics.items()}, step.step)
-        self._watch(step)
+        self.watch(step)
+        self.saved.copy_when_due()
         emit(
             StageEvent(
                 stage=self.called,
@@ -174,11 +196,33 @@ class StageWork:
         self.tracked.log_metrics(metrics, step)
         self.points += [MetricPoint(key=key, value=value, step=step) for key, value in metrics.items()]
 
+    def delivery(self, result: StageResult) -> Delivery:
+        """Return what was computed here for a stage that another process has begun."""
+        return Delivery(
+            result=result.model_dump(mode="json"),
+            points=tuple(self.points),
+            tokens=self.tokens,
+            sampled_tokens=self.sampled_tokens,
+            gradient_tokens=self.gradient_tokens,
+        )
+
+    def take_over(self, found: Delivery) -> None:
+        """Know what another process has logged and counted for this stage."""
+        self.points += found.points
+        self.tokens += found.tokens
+        self.sampled_tokens += found.sampled_tokens
+        self.gradient_tokens += found.gradient_tokens
+        self._last_step = found.points[-1].step if found.points else 0
+
     def log_outputs(self, result: StageResult) -> None:
         """Tag the stage's run with the refs that it published."""
         self.tracked.set_tags(
             {f"output.{name}": f"{ref.uri} {ref.digest}" for name, ref in result.refs().items()}
         )
+
+    def flush(self) -> None:
+        """Send what was logged; who opened the MLflow run ends it."""
+        self.tracked.flush()
 
     def close(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
         """End the stage's MLflow run."""
@@ -200,7 +244,15 @@ def start_stage_run(run: PipelineRun, stage: str, **origin: str) -> TrackedRun:
     return connect_tracking(run.name).start_run(
         run.called(stage),
         parent=run.run_id,
-        tags={"stage": stage, "seed": str(run.seed), **turn, **code_tags(), **_prefect_tags(), **origin},
+        tags={
+            "stage": stage,
+            "seed": str(run.seed),
+            "process": run.token,
+            **turn,
+            **code_tags(),
+            **_prefect_tags(),
+            **origin,
+        },
     )
 
 

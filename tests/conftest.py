@@ -2,7 +2,10 @@
 
 import os
 import shlex
+import threading
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,3 +122,66 @@ def bucket(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
     )
     return name
+
+
+class Breakable(ThreadingHTTPServer):
+    """A server before another one that answers 503 while `broken`, and cuts the next answer off after `cut` bytes."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Forward)
+        self.target = target.removeprefix("http://")
+        self.broken = False
+        self.cut: int | None = None
+        self.ranges: list[str] = []
+        """What parts of objects were asked for."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Forward(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Breakable
+
+    def _forward(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.server.broken:
+            answer = (
+                b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+            )
+            self.send_response(503)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+            return
+        if self.command == "GET" and "Range" in self.headers:
+            self.server.ranges.append(self.headers["Range"])
+        connection = HTTPConnection(self.server.target)
+        connection.request(self.command, self.path, body, dict(self.headers))
+        found = connection.getresponse()
+        content = found.read()
+        self.send_response(found.status)
+        for name, value in found.getheaders():
+            if name.lower() not in {"connection", "transfer-encoding", "date", "server", "content-length"}:
+                self.send_header(name, value)
+        length = found.getheader("Content-Length") if self.command == "HEAD" else str(len(content))
+        self.send_header("Content-Length", length or "0")
+        self.end_headers()
+        cut = self.server.cut
+        if cut is not None and len(content) > cut:
+            content, self.server.cut, self.close_connection = content[:cut], None, True
+        self.wfile.write(content)
+        connection.close()
+
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _forward  # noqa: N815 - the names are http.server's
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def breakable(s3_endpoint: str) -> Iterator[Breakable]:
+    with Breakable(s3_endpoint) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield server
+        server.shutdown()

@@ -5,8 +5,8 @@ import shutil
 import uuid
 from pathlib import Path
 
+from rlhf.adapters.bucket import Bucket
 from rlhf.adapters.manifest import Manifest, scan
-from rlhf.adapters.object_store import Bucket
 from schemas.errors import ConfigError, DigestMismatch
 
 LISTING = "manifest.json"

@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+from schemas.errors import NotFound
+
 
 class Place(Protocol):
     """Keeps bytes under keys; each write is seen whole or not at all."""
@@ -33,6 +35,12 @@ class Place(Protocol):
 
     def sizes(self, key: str) -> dict[str, int]:
         """Return the size of the key itself and of all keys below it."""
+
+    def written(self, key: str) -> dict[str, float]:
+        """Return when the key itself and all keys below it were last written, in seconds since 1970."""
+
+    def remove(self, key: str) -> None:
+        """Remove the key, if it is there."""
 
 
 class Folder:
@@ -70,17 +78,36 @@ class Folder:
 
     def sizes(self, key: str) -> dict[str, int]:
         """Return the size of the key itself and of all keys below it."""
+        return {name: found.st_size for name, found in self._files(key)}
+
+    def written(self, key: str) -> dict[str, float]:
+        """Return when the key itself and all keys below it were last written, in seconds since 1970."""
+        return {name: found.st_mtime for name, found in self._files(key)}
+
+    def _files(self, key: str) -> Iterator[tuple[str, os.stat_result]]:
         path = self.local / key
-        files = (item for item in (path, *path.rglob("*")) if item.is_file())
-        return {item.relative_to(self.local).as_posix(): item.stat().st_size for item in files}
+        below = (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
+        for item in (path, *below):
+            with suppress(FileNotFoundError):  # removed since it was listed
+                if item.is_file():
+                    yield item.relative_to(self.local).as_posix(), item.stat()
+
+    def remove(self, key: str) -> None:
+        """Remove the key, if it is there, and the folders that it leaves empty."""
+        path = self.local / key
+        path.unlink(missing_ok=True)
+        for folder in path.relative_to(self.local).parents[:-1]:
+            try:
+                (self.local / folder).rmdir()
+            except OSError:  # not empty, or gone
+                break
 
 
 @contextmanager
 def whole_file(root: Path, key: str, *, replace: bool = True) -> Iterator[Path]:
     """Give a temporary path to write to, which becomes `root/key` in one step, or vanishes on any error."""
     target, unfinished = root / key, root / ".unfinished"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    unfinished.mkdir(exist_ok=True)
+    unfinished.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=unfinished)
     temporary = Path(name)
     try:
@@ -89,13 +116,25 @@ def whole_file(root: Path, key: str, *, replace: bool = True) -> Iterator[Path]:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)  # mkstemp's 0600 would hide a shared folder's files from colleagues
-        if replace:
-            temporary.replace(target)
-        else:
-            target.hardlink_to(temporary)
+        _place(temporary, target, replace=replace)
         _sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _place(temporary: Path, target: Path, *, replace: bool) -> None:
+    while True:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            if replace:
+                temporary.replace(target)
+            else:
+                target.hardlink_to(temporary)
+        except FileNotFoundError:
+            if not temporary.exists():
+                raise
+            continue  # `remove` has found the new folder empty
+        return
 
 
 def _sync_folder(folder: Path) -> None:
@@ -105,3 +144,10 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def safe_key(key: str) -> str:
+    """Return the key if it names something below a root; raise NotFound otherwise."""
+    if {"", ".", ".."} & set(key.split("/")) or "\0" in key:
+        raise NotFound(f"{key!r} is not a key: it is absolute, or leaves its folder. Use a relative name.")
+    return key

@@ -3,30 +3,31 @@
 Every call names its run: MLflow's own active run is thread-local and is lost between a flow and its tasks.
 """
 
+import hashlib
 import json
 import logging
 import math
 import os
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, ParamSpec, Self, TypeVar
 
-from rlhf.adapters.mlflow_errors import ask
+from rlhf.adapters.mlflow_errors import ask, ask_patiently
 from rlhf.adapters.promotion import Records, locked
 from rlhf.adapters.reachable import require_tracking
 from rlhf.adapters.registry import ModelRegistry
-from schemas.errors import TrackingUnreachable
+from rlhf.adapters.spool import Spool, deliver, measured
 from schemas.refs import DatasetRef, Ref
 from schemas.reports import MetricPoint
 from schemas.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
+    from mlflow.entities import Run
 
 logger = logging.getLogger(__name__)
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _ENVIRONMENT = {
@@ -38,22 +39,21 @@ _ENVIRONMENT = {
     # With a server it prints an address per run, where `--json` promises one object and nothing else.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-_FLUSH_SECONDS = 2.0
-_PAUSE_SECONDS = 30.0
-_FLUSH_POINTS = 500
-_BATCH_METRICS = 1000  # the most that the server takes at once
 _BATCH_PARAMS = 100
 _PARAM_LENGTH = 500
 
 
 class TrackedRun:
-    """One run; as a context manager it ends FINISHED, FAILED (error) or KILLED (interruption)."""
+    """One run; as a context manager it ends FINISHED, FAILED (error) or KILLED (interruption).
 
-    def __init__(self, client: "MlflowClient", run_id: str) -> None:
+    Metrics never wait for a server that is away (see `spool`); everything else does, for `patience` seconds.
+    """
+
+    def __init__(self, client: "MlflowClient", run_id: str, *, spool: Path, patience: float) -> None:
         self.run_id = run_id
         self._client = client
-        self._points: list[Metric] = []
-        self._next_flush = 0.0
+        self._spool = Spool(client, run_id, spool)
+        self._patience = patience
         self._finished = False
 
     def log_params(self, params: Mapping[str, str]) -> None:
@@ -66,7 +66,7 @@ class TrackedRun:
         short = {**params, **{name: f"see params/{name}.txt" for name in long}}
         rows = [Param(name, value) for name, value in short.items()]
         for start in range(0, len(rows), _BATCH_PARAMS):
-            ask(self._client.log_batch, self.run_id, params=rows[start : start + _BATCH_PARAMS])
+            self._ask(self._client.log_batch, self.run_id, params=rows[start : start + _BATCH_PARAMS])
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Log values of one step; they are sent in batches."""
@@ -74,32 +74,32 @@ class TrackedRun:
 
     def log_points(self, points: Sequence[MetricPoint]) -> None:
         """Log values of several steps; batched, without those that are not finite."""
-        from mlflow.entities import Metric
-
-        now = time.time_ns() // 1_000_000
         for point in points:
-            if math.isfinite(point.value):
-                self._points.append(Metric(point.key, point.value, now, point.step))
-            else:
+            if not math.isfinite(point.value):
                 logger.warning("%s is %s at step %d; it is not logged", point.key, point.value, point.step)
-        if time.monotonic() >= self._next_flush or len(self._points) >= _FLUSH_POINTS:
-            self._flush()
+        self._spool.add(
+            [measured(point.key, point.value, point.step) for point in points if math.isfinite(point.value)]
+        )
+
+    def flush(self) -> None:
+        """Send the values that wait; what the server does not take now is delivered by a later process."""
+        self._spool.leave()
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Copy a file to the run's artifacts."""
-        ask(self._client.log_artifact, self.run_id, str(path), folder)
+        self._ask(self._client.log_artifact, self.run_id, str(path), folder)
 
     def log_folder(self, path: Path, folder: str | None = None) -> None:
         """Copy a folder's content to the run's artifacts."""
-        ask(self._client.log_artifacts, self.run_id, str(path), folder)
+        self._ask(self._client.log_artifacts, self.run_id, str(path), folder)
 
     def log_text(self, text: str, name: str) -> None:
         """Write a text artifact."""
-        ask(self._client.log_text, self.run_id, text, name)
+        self._ask(self._client.log_text, self.run_id, text, name)
 
     def log_table(self, rows: dict[str, list[T]], name: str) -> None:
         """Write columns as a table that MLflow's pages compare across runs; `name` ends in `.json`."""
-        ask(self._client.log_table, self.run_id, rows, name)
+        self._ask(self._client.log_table, self.run_id, rows, name)
 
     def log_dataset(self, ref: Ref, name: str) -> None:
         """Record an input; MLflow keeps 36 characters of a digest, the tag `input.<name>` all of them."""
@@ -109,7 +109,7 @@ class TrackedRun:
         digest = ref.digest.removeprefix("sha256:")[:36]
         place = "s3" if ref.uri.startswith("s3://") else "local"
         dataset = Dataset(name, digest, place, json.dumps({"uri": ref.uri}), profile=profile)
-        ask(
+        self._ask(
             self._client.log_inputs,
             self.run_id,
             datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", name)])],
@@ -120,7 +120,9 @@ class TrackedRun:
         """Set tags."""
         from mlflow.entities import RunTag
 
-        ask(self._client.log_batch, self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        self._ask(
+            self._client.log_batch, self.run_id, tags=[RunTag(name, value) for name, value in tags.items()]
+        )
 
     def describe(self, text: str) -> None:
         """Write the description that MLflow shows on the run's page, in Markdown."""
@@ -128,16 +130,9 @@ class TrackedRun:
 
     def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
         """Send what is buffered and end the run; a server that is down does not undo finished work."""
-        if self._finished:
-            return
-        self._flush()
-        if self._points:
-            logger.warning("%d values of run %s were not logged", len(self._points), self.run_id)
-        try:
-            ask(self._client.set_terminated, self.run_id, status)
-        except TrackingUnreachable as error:
-            logger.warning("Run %s stays RUNNING: %s", self.run_id, error)
-        self._finished = True
+        if not self._finished:
+            self._spool.end(status)
+            self._finished = True
 
     def __enter__(self) -> Self:
         return self
@@ -150,37 +145,66 @@ class TrackedRun:
         else:
             self.finish("FAILED" if isinstance(error, Exception) else "KILLED")
 
-    def _flush(self) -> None:
-        pause = _FLUSH_SECONDS
-        while self._points:
-            try:
-                ask(self._client.log_batch, self.run_id, metrics=self._points[:_BATCH_METRICS])
-            except TrackingUnreachable as error:
-                # Training goes on; the values stay here and are offered again.
-                logger.warning("%d values wait: %s", len(self._points), error)
-                pause = _PAUSE_SECONDS
-                break
-            del self._points[:_BATCH_METRICS]
-        self._next_flush = time.monotonic() + pause
+    def _ask(self, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        return ask_patiently(self._patience, call, *arguments, **named)
 
 
 class Tracking:
     """One experiment and the model registry beside it."""
 
-    def __init__(self, client: "MlflowClient", experiment_id: str, locks: Path) -> None:
+    def __init__(self, client: "MlflowClient", experiment_id: str, settings: Settings) -> None:
         self._client = client
         self.experiment_id = experiment_id
-        self._locks = locks
+        self._settings = settings
+
+    @property
+    def identity(self) -> str:
+        """Return what tells this server or database from others, without its address."""
+        return _identity(self._settings)
 
     def start_run(self, name: str, *, parent: str | None, tags: Mapping[str, str]) -> TrackedRun:
         """Start a run, below `parent` if there is one."""
         above = {"mlflow.parentRunId": parent} if parent else {}
-        run = ask(self._client.create_run, self.experiment_id, tags={**tags, **above}, run_name=name)
-        return TrackedRun(self._client, run.info.run_id)
+        run = ask_patiently(
+            self._settings.tracking_patience,
+            self._client.create_run,
+            self.experiment_id,
+            tags={**tags, **above},
+            run_name=name,
+        )
+        return self.run(run.info.run_id)
 
     def run(self, run_id: str) -> TrackedRun:
         """Return a run that was started before, to add to it; who started it ends it."""
-        return TrackedRun(self._client, run_id)
+        return TrackedRun(
+            self._client,
+            run_id,
+            spool=_spool(self._settings),
+            patience=self._settings.tracking_patience,
+        )
+
+    def unfinished(self) -> dict[str, list[str]]:
+        """Return the runs of all experiments that have not ended, by the process that computes them (tag `process`)."""
+        found: dict[str, list[str]] = {}
+        for run in self._search("attributes.status = 'RUNNING' and tags.process LIKE '%'"):
+            found.setdefault(run.data.tags["process"], []).append(run.info.run_id)
+        return found
+
+    def kept_runs(self, before: float) -> list[str]:
+        """Return the pipeline runs that are at work, began after `before` (seconds since 1970), or have the tag `keep`."""
+        return [
+            run.info.run_id
+            for run in self._search("tags.config_digest LIKE '%'")
+            if run.info.status == "RUNNING" or run.info.start_time >= 1000 * before or "keep" in run.data.tags
+        ]
+
+    def _search(self, which: str) -> "Iterator[Run]":
+        experiments = [found.experiment_id for found in ask(self._client.search_experiments)]
+        page: str | None = None
+        while page != "":
+            runs = ask(self._client.search_runs, experiments, which, page_token=page)
+            yield from runs
+            page = runs.token or ""
 
     def models(self) -> tuple[str, ...]:
         """Return the names of all registered models."""
@@ -188,7 +212,7 @@ class Tracking:
 
     def registry(self, model: str, records: Records) -> ModelRegistry:
         """Return a registered model; `records` keeps the ledger of its promotions."""
-        return ModelRegistry(self._client, model, self._locks, records)
+        return ModelRegistry(self._client, model, self._settings.locks, records)
 
 
 def connect(settings: Settings, experiment: str) -> Tracking:
@@ -203,12 +227,22 @@ def connect(settings: Settings, experiment: str) -> Tracking:
     artifacts = None if uri.startswith("http") else (settings.mlflow_artifacts / experiment).as_uri()
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    # The first call creates a database's tables, which two processes must not do at once.
+    # The first client creates a database's tables, which two processes must not do at once.
     with locked(settings.locks, "tracking"):
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        deliver(client, _spool(settings))
         found = ask(client.get_experiment_by_name, experiment)
         if found is None:
-            return Tracking(client, ask(client.create_experiment, experiment, artifacts), settings.locks)
+            return Tracking(client, ask(client.create_experiment, experiment, artifacts), settings)
         if found.lifecycle_stage == "deleted":
             ask(client.restore_experiment, found.experiment_id)
-    return Tracking(client, found.experiment_id, settings.locks)
+    return Tracking(client, found.experiment_id, settings)
+
+
+def _spool(settings: Settings) -> Path:
+    """Return the folder of what this tracking server, and no other, is to get."""
+    return settings.home / "spool" / _identity(settings)
+
+
+def _identity(settings: Settings) -> str:
+    return hashlib.sha256(settings.tracking_uri.encode()).hexdigest()[:16]

@@ -15,7 +15,7 @@ def resolve(source: str, folder: Path, cache: Path) -> list[Path]:
     A dataset that `save_to_disk` wrote is one of them, as its folder.
     """
     if source.startswith("s3://"):
-        from rlhf.adapters.object_store import download  # boto3 costs half a second
+        from rlhf.adapters.bucket import download  # boto3 costs half a second
 
         found = download(source, cache)
         return _found(found, found, source) if found.is_dir() else [found]

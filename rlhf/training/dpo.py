@@ -13,7 +13,7 @@ from trl import DPOConfig as TRLConfig
 from trl import DPOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from rlhf.models.loading import load_policy, merge, peft_config, save_model
+from rlhf.models.loading import load_policy, merge, peft_config
 from rlhf.models.precision import Precision
 from rlhf.training.step import OnStep
 from rlhf.training.trl_adapter import (
@@ -22,6 +22,7 @@ from rlhf.training.trl_adapter import (
     arguments,
     model_of,
     pair_rows,
+    save,
     train,
     weigh,
 )
@@ -134,7 +135,7 @@ def fit(
         peft_config=peft_config(config.lora, "CAUSAL_LM") if config.lora else None,
     )
     metrics = train(trainer, precision, on_step)
-    save_model(merge(model_of(trainer), onto=sft if config.load_in_4bit else None), tokenizer, out)
+    save(merge(model_of(trainer), onto=sft if config.load_in_4bit else None), tokenizer, out)
     return metrics
 
 

@@ -13,7 +13,7 @@ from trl import KTOTrainer
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
 from rlhf.data.unpaired import Judged, encode_judged, from_feedback, from_preferences
-from rlhf.models.loading import load_policy, merge, peft_config, save_model
+from rlhf.models.loading import load_policy, merge, peft_config
 from rlhf.models.precision import Precision
 from rlhf.training.step import OnStep
 from rlhf.training.trl_adapter import (
@@ -22,6 +22,7 @@ from rlhf.training.trl_adapter import (
     arguments,
     in_order,
     model_of,
+    save,
     train,
     weigh,
 )
@@ -128,7 +129,7 @@ def fit(
         peft_config=peft_config(config.lora, "CAUSAL_LM") if config.lora else None,
     )
     metrics = train(trainer, precision, on_step)
-    save_model(merge(model_of(trainer), onto=sft if config.load_in_4bit else None), tokenizer, out)
+    save(merge(model_of(trainer), onto=sft if config.load_in_4bit else None), tokenizer, out)
     return metrics | {"good": float(sum(one.good for one in judged)), "desirable_weight": desirable_weight}
 
 

@@ -17,10 +17,10 @@ from trl.trainer.utils import disable_dropout_in_model
 
 from rlhf.algorithms.pairwise import PairLogprobs
 from rlhf.models.batches import ResponseBatch, collate, score_tokens
-from rlhf.models.loading import attach_lora, load_policy, merge, save_model
+from rlhf.models.loading import attach_lora, load_policy, merge
 from rlhf.models.precision import Precision
 from rlhf.training.step import OnStep
-from rlhf.training.trl_adapter import arguments, model_of, pair_rows, train
+from rlhf.training.trl_adapter import arguments, model_of, pair_rows, save, train
 from schemas.config.aligners.pairwise import PairwiseSection
 
 PairLoss = Callable[[PairLogprobs], Tensor]
@@ -134,5 +134,5 @@ def fit(
         processing_class=tokenizer,
     )
     metrics = train(trainer, precision, on_step)
-    save_model(merge(model_of(trainer), onto=sft if config.load_in_4bit else None), tokenizer, out)
+    save(merge(model_of(trainer), onto=sft if config.load_in_4bit else None), tokenizer, out)
     return metrics

@@ -17,11 +17,11 @@ from transformers import (
 )
 
 from rlhf.models.bpe import train_tokenizer
-from rlhf.models.loading import merge, save_model
+from rlhf.models.loading import merge
 from rlhf.models.precision import Precision, attention_implementation
 from rlhf.training.schedule import schedule
 from rlhf.training.step import OnStep
-from rlhf.training.trl_adapter import arguments, model_of, train
+from rlhf.training.trl_adapter import arguments, model_of, save, train
 from schemas.config.models import ModelShape, PretrainConfig
 from schemas.config.supervised import OptimiserConfig
 from schemas.errors import DataRejected
@@ -67,7 +67,7 @@ def fit(
         processing_class=tokenizer,
     )
     metrics = train(trainer, precision, on_step)
-    save_model(merge(model_of(trainer)), tokenizer, out)
+    save(merge(model_of(trainer)), tokenizer, out)
     return metrics
 
 

@@ -22,12 +22,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from rlhf.data.chat import decode_response, encode_prompt
 from rlhf.models.best_of_n import Chooser, Group
-from rlhf.models.loading import load_policy, save_model
+from rlhf.models.loading import load_policy
 from rlhf.models.precision import Precision, apply, autocast
 from rlhf.models.sampling import response_logprobs
 from rlhf.training.rollout import generator_for, prompt_rows
 from rlhf.training.sft import IGNORED, Example, learn
 from rlhf.training.step import OnStep, StepMetrics
+from rlhf.training.trl_adapter import save
 from schemas.config import RejectionSamplingConfig
 from schemas.errors import DataRejected
 
@@ -92,7 +93,7 @@ def fit(
             on_step=_in_round(on_step, turn, config, drawn),
         )
         metrics = learnt | _describe(groups, kls)
-    save_model(policy, tokenizer, out)
+    save(policy, tokenizer, out)
     return RejectionFit(rollouts=pl.concat(tables), metrics=metrics)
 
 

@@ -18,6 +18,7 @@ from rlhf.data.pairs import encode_pairs
 from rlhf.models.loading import attach_lora, load_tokenizer, merge
 from rlhf.models.precision import Precision, apply, autocast
 from rlhf.models.reward import RewardModel
+from rlhf.training import processes
 from rlhf.training.comparisons import Comparison, from_pairs, from_rankings
 from rlhf.training.reward_steps import train
 from rlhf.training.step import OnStep, StepMetrics
@@ -56,21 +57,25 @@ def fit(
     `candidates` are SFT responses: their scores become mean 0 and standard deviation 1.
     """
     apply(precision)
+    device = str(processes.join(precision.device))
     tokenizer = load_tokenizer(start)
     comparisons, equal = _examples(tokenizer, preferences, rankings, rater_weights, config)
     history: list[dict[str, float]] = []
 
     def told(step: StepMetrics) -> None:
         history.append(step.metrics)
-        on_step(step)
+        if processes.is_first():
+            on_step(step)
 
-    reward = RewardModel.from_policy(start, seed=seed, device=precision.device, heads=_heads(config))
+    reward = RewardModel.from_policy(start, seed=seed, device=device, heads=_heads(config))
     reward = _train(reward, comparisons, config, precision=precision, seed=seed, on_step=told)
     with autocast(precision):
         responses = _encode_candidates(tokenizer, candidates, config.max_length, seed)
         correlation = _set_scale(reward, responses, config.batch_size)
-    reward.save(out)
-    tokenizer.save_pretrained(out)
+    if processes.is_first():
+        reward.save(out)
+        tokenizer.save_pretrained(out)
+    processes.wait()
     metrics = _last(history) | {"length_correlation": correlation, "equal_after_cut": float(equal)}
     return RewardFit(score_mean=reward.score_mean, score_std=reward.score_std, metrics=metrics)
 

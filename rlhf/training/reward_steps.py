@@ -21,6 +21,7 @@ from rlhf.algorithms.preferences import (
 )
 from rlhf.models.precision import Precision, autocast
 from rlhf.models.reward import RewardModel
+from rlhf.training import processes
 from rlhf.training.comparisons import Batch, Comparison, collate
 from rlhf.training.schedule import schedule
 from rlhf.training.step import StepMetrics
@@ -115,6 +116,7 @@ def train(
     for step in range(config.steps):
         rows = order[step * config.batch_size : (step + 1) * config.batch_size]
         found, tokens = _gradient(reward, comparisons, emphasis_CM, rows, config, precision)
+        processes.add_up_gradients(reward.model)
         for parameter in parameters:
             if parameter.grad is not None:
                 parameter.grad /= found.weight
@@ -143,11 +145,12 @@ def _gradient(
     config: RewardConfig,
     precision: Precision,
 ) -> tuple[Cost, int]:
-    """Add the gradient of a batch's summed loss, micro-batch by micro-batch; return its cost and its real tokens."""
+    """Add the gradient of this process's share of a batch's summed loss; return the batch's cost and its real tokens."""
     device, size = reward.head.weight.device, config.micro_batch_size or config.batch_size
-    parts, tokens = [], 0
-    for start in range(0, len(rows), size):
-        part = rows[start : start + size]
+    size = min(size, math.ceil(len(rows) / processes.number()))
+    nothing = torch.zeros((), device=device)
+    total, tokens = Cost(nothing, nothing, nothing, nothing), 0
+    for part in processes.dealt([rows[start : start + size] for start in range(0, len(rows), size)]):
         batch = collate([comparisons[row] for row in part], device)
         with autocast(precision):
             scores_NM = reward.scores(batch.ids_NL, batch.lengths_N)
@@ -157,9 +160,14 @@ def _gradient(
             [cost(scores_N[batch.rows_GK], batch, config, emphasis_G) for scores_N, emphasis_G in members],
         )
         found.loss.backward()
-        parts.append(replace(found, loss=found.loss.detach()))
+        total += replace(found, loss=found.loss.detach())
         tokens += int(batch.lengths_N.sum())
-    return reduce(Cost.__add__, parts), tokens
+    if processes.number() == 1:
+        return total, tokens
+    sums = processes.total(
+        torch.stack([total.loss, total.weight, total.right, total.pairs, nothing + tokens])
+    )
+    return Cost(*sums[:4]), int(sums[4])
 
 
 def _leave_dropout_to_adapters(model: nn.Module, *, checkpointing: bool) -> None:

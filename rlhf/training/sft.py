@@ -12,11 +12,11 @@ from trl import SFTConfig as TRLConfig
 from trl import SFTTrainer
 
 from rlhf.data.chat import encode_prompt, encode_response
-from rlhf.models.loading import load_policy, merge, peft_config, save_model
+from rlhf.models.loading import load_policy, merge, peft_config
 from rlhf.models.precision import Precision
 from rlhf.training.schedule import schedule
 from rlhf.training.step import OnStep
-from rlhf.training.trl_adapter import WithoutTelemetry, arguments, model_of, train
+from rlhf.training.trl_adapter import WithoutTelemetry, arguments, model_of, save, train
 from schemas.config.supervised import OptimiserConfig, SFTConfig
 from schemas.errors import DataRejected
 
@@ -49,7 +49,7 @@ def fit(
     model, metrics = learn(
         model, tokenizer, examples, config, seed=seed, precision=precision, on_step=on_step
     )
-    save_model(model, tokenizer, out)
+    save(model, tokenizer, out)
     return metrics
 
 

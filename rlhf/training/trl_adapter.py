@@ -3,12 +3,14 @@
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypedDict
 
 import polars as pl
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import (
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     PrinterCallback,
     Trainer,
@@ -19,11 +21,13 @@ from transformers import (
 )
 
 from rlhf.data.pairs import encode_pairs
+from rlhf.models.loading import save_model
 from rlhf.models.precision import Precision, apply
+from rlhf.training import processes
 from rlhf.training.schedule import schedule
 from rlhf.training.step import OnStep, StepMetrics
 from schemas.config.supervised import OptimiserConfig
-from schemas.errors import TrainingDiverged
+from schemas.errors import ConfigError, TrainingDiverged
 
 ForwardPass = Callable[..., Any]
 """A model as TRL's trainers call it."""
@@ -65,10 +69,17 @@ class SharedArguments(TypedDict):
 def arguments(optimiser: OptimiserConfig, *, seed: int, precision: Precision) -> SharedArguments:
     """Translate the optimiser section into the arguments that all trainers share."""
     micro = optimiser.micro_batch_size or optimiser.batch_size
+    processes.join(precision.device)
+    share, rest = divmod(micro, processes.number())
+    if rest:
+        raise ConfigError(
+            f"{micro} examples at a time are not a multiple of {processes.number()} processes; "
+            "change batch_size or micro_batch_size, or compute.stages"
+        )
     return SharedArguments(
         output_dir=tempfile.gettempdir(),  # must exist, and nothing is written to it
         max_steps=optimiser.steps,
-        per_device_train_batch_size=micro,
+        per_device_train_batch_size=share,
         gradient_accumulation_steps=optimiser.batch_size // micro,
         train_sampling_strategy="sequential",  # the dataset is in the order of `schedule`
         learning_rate=optimiser.learning_rate,
@@ -183,6 +194,13 @@ def train(trainer: Trainer, precision: Precision, on_step: OnStep) -> dict[str, 
     return {name: sum(values) / len(values) for name, values in told.items()}
 
 
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    """Save a trained model; of several processes, which all have it, the first one does."""
+    if processes.is_first():
+        save_model(model, tokenizer, out)
+    processes.wait()
+
+
 def model_of(trainer: Trainer) -> nn.Module:
     """Return the model that a trainer trains, adapters and all."""
     assert trainer.model is not None, "every trainer here is given one"
@@ -221,6 +239,9 @@ class _Reporter(TrainerCallback):
         # TRL's trainers count tokens themselves, transformers' own keeps the count in its state.
         total = float(logs.get("num_tokens", state.num_input_tokens_seen))
         tokens = int(total - self._tokens)
+        self._tokens = total
+        if not processes.is_first():
+            return
         self._on_step(
             StepMetrics(
                 step=state.global_step,
@@ -230,4 +251,3 @@ class _Reporter(TrainerCallback):
                 gradient_tokens=tokens,
             )
         )
-        self._tokens = total

@@ -18,6 +18,27 @@ from schemas.config.supervised import SFTConfig
 from schemas.config.tuning import TuningSection
 
 
+class PlaceConfig(Section):
+    """Where a stage is computed; its result is the same up to rounding, and is re-used wherever it was computed."""
+
+    place: Literal["inline", "launch", "pool"] = "inline"
+    """`launch`: by processes of `accelerate launch`, which share each batch. `pool`: by a worker of another pool."""
+    processes: int = Field(1, ge=1)
+    """Of accelerate, on this machine or the worker's."""
+    deployment: str = "rlhf-stage/stage"
+    """For `pool`: the deployment of the flow that computes one stage; its work pool is where the worker is."""
+    accelerate: str | None = None
+    """A configuration file of accelerate; without one, data parallelism on this machine."""
+
+    @model_validator(mode="after")
+    def _several_are_launched(self) -> Self:
+        if self.place == "inline" and (self.processes > 1 or self.accelerate):
+            raise ValueError(
+                f"processes={self.processes} and accelerate={self.accelerate} need place=launch or pool; set it, or leave them out"
+            )
+        return self
+
+
 class ComputeConfig(Section):
     """Device, threads and number type; `auto` measures and records its choice."""
 
@@ -25,6 +46,8 @@ class ComputeConfig(Section):
     threads: Literal["auto"] | int = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 means autocast: weights, optimizer state, losses and attention stay fp32 on CPU."""
+    stages: dict[str, PlaceConfig] = Field(default_factory=dict)
+    """Where stages that train are computed, by name: pretrain, sft, reward, judge, or an aligner's; others run inline."""
 
 
 STAGES = (
@@ -86,6 +109,15 @@ class RunConfig(Section):
         if clash := sorted(set(names) & later):
             raise ValueError(
                 f"an aligner is called {clash[0]!r}, as another one will be in a later round; choose another name"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _placed_stages_train(self) -> Self:
+        trains = {"pretrain", "sft", "reward", "judge", *(aligner.name for aligner in self.aligners)}
+        if unknown := sorted(set(self.compute.stages) - trains):
+            raise ValueError(
+                f"compute.stages names {unknown[0]!r}; wanted one of {', '.join(sorted(trains))}, which train"
             )
         return self
 

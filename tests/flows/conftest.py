@@ -1,6 +1,9 @@
 """A Prefect server with the recipe deployed to it, and machines whose workers run it."""
 
+import multiprocessing
 import os
+import re
+import runpy
 import signal
 import socket
 import subprocess
@@ -10,11 +13,13 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
 import yaml
+
+from schemas.reports import RunSummary
 
 ROOT = Path(__file__).parents[2]
 ENDED = {"Failed", "Crashed", "Completed", "TimedOut"}
@@ -105,13 +110,80 @@ class Place:
         with self._client() as client:
             assert client.resume_flow_run(run, run_input=form).status.value == "ACCEPT"
 
+    def state(self, run: UUID | str, api: str | None = None) -> str:
+        """Return the name of a run's state."""
+        with self._client(api) as client:
+            return str(client.read_flow_run(UUID(str(run))).state_name)
+
     @contextmanager
-    def _client(self) -> Iterator[Any]:
+    def _client(self, api: str | None = None) -> Iterator[Any]:
         from prefect.client.orchestration import get_client
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
-        with temporary_settings({PREFECT_API_URL: self.api}), get_client(sync_client=True) as client:
+        with temporary_settings({PREFECT_API_URL: api or self.api}), get_client(sync_client=True) as client:
             yield client
+
+
+class Run:
+    """One run, and what it has told so far."""
+
+    def __init__(self, env: dict[str, str], overrides: Sequence[str]) -> None:
+        self.told: list[tuple[str, str, int, float]] = []
+        self.summary: dict[str, Any] = {}
+        self._out, theirs = multiprocessing.Pipe(duplex=False)
+        given = {"env": env, "overrides": list(overrides), "out": theirs}
+        self.process = multiprocessing.get_context("forkserver").Process(
+            target=runpy.run_path, args=(str(Path(__file__).with_name("one_run.py")), given, "__main__")
+        )
+        self.process.start()
+        theirs.close()
+
+    def until(self, stage: str, state: str, step: int = 0) -> None:
+        """Read what it tells until that."""
+        while (event := self._read()) is not None:
+            if event[:2] == (stage, state) and event[2] >= step:
+                return
+        raise AssertionError(f"it ended before {stage} was {state}: {self.told[-3:]}")
+
+    def finish(self) -> dict[str, Any]:
+        """Read to the end and return the summary."""
+        while self._read() is not None:
+            continue
+        self.process.join(60)
+        assert self.process.exitcode == 0, self.told[-1]
+        return self.summary
+
+    def fail(self) -> str:
+        """Read to the end and return the error."""
+        while self._read() is not None:
+            continue
+        self.process.join(60)
+        assert self.process.exitcode
+        return self.told[-1][1]
+
+    def kill(self, number: signal.Signals) -> int:
+        """Send a signal and return the exit code."""
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+        while self._read() is not None:
+            continue
+        self.process.join(30)
+        assert self.process.exitcode is not None
+        return self.process.exitcode
+
+    def stages(self, state: str) -> list[str]:
+        return [stage for stage, found, *_ in self.told if found == state]
+
+    def _read(self) -> tuple[str, str, int, float] | None:
+        try:
+            message = self._out.recv()
+        except EOFError:
+            return None
+        if isinstance(message, str):
+            self.summary = RunSummary.model_validate_json(message).model_dump(mode="json")
+            return None
+        self.told.append(message)
+        return self.told[-1]
 
 
 def free_port() -> int:
@@ -152,3 +224,72 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         found.command(env, "prefect", "--no-prompt", "work-pool", "create", "rlhf", "--type", "process")
         found.command(env, "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(path))
         yield found
+
+
+class Starter:
+    """Starts runs of the micro recipe as processes of their own, forked from one that has imported everything."""
+
+    ALWAYS_RUN: ClassVar[set[str]] = {"register", "report"}
+    """Their results lie outside the store."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        imported = [
+            "flows.pipeline",
+            "mlflow",
+            "torch",
+            "transformers",
+            "trl",
+            "peft",
+            "polars",
+            "scipy.stats",
+        ]
+        multiprocessing.get_context("forkserver").set_forkserver_preload(imported)
+
+    def __call__(self, home: Path, *overrides: str, **more: str) -> Run:
+        return Run(self._place.machine(home, **more), overrides)
+
+    def digests(self, summary: dict[str, Any]) -> dict[str, str]:
+        return {
+            f"{stage['name']}.{name}": ref["digest"]
+            for stage in summary["stages"]
+            if stage["name"] not in self.ALWAYS_RUN
+            for name, ref in stage["outputs"].items()
+        }
+
+    def metrics(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Return what the stages measured, by stage, without what they measured of the clock."""
+        return {
+            stage["name"]: {
+                name: value
+                for name, value in stage["metrics"].items()
+                if not re.search("runtime|second", name)
+            }
+            for stage in summary["stages"]
+            if stage["name"] not in self.ALWAYS_RUN
+        }
+
+    def tracked(self, home: Path, *status: str) -> list[Any]:
+        """Return the MLflow runs of a home that have one of the states."""
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
+        experiments = [found.experiment_id for found in client.search_experiments()]
+        found = client.search_runs(experiments, max_results=1000)
+        return [run for run in found if run.info.status in status]
+
+
+@pytest.fixture(scope="session")
+def start(place: Place) -> Starter:
+    return Starter(place)
+
+
+@pytest.fixture(scope="session")
+def quiet_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("undisturbed")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(start: Starter, quiet_home: Path) -> dict[str, Any]:
+    """The summary of a run that nothing disturbs."""
+    return start(quiet_home).finish()

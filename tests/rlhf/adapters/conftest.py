@@ -38,6 +38,13 @@ def tracking(settings: Settings) -> Tracking:
 
 
 @pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Yield the address of an MLflow server that has just been started."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

@@ -1,12 +1,16 @@
 """What only a bucket does: downloads, parts, credentials, servers that are down."""
 
+import os
+import threading
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from rlhf.adapters.object_store import ObjectStore, download, open_store
-from schemas.errors import NotFound, StoreUnreachable
+from rlhf.adapters.bucket import download
+from rlhf.adapters.object_store import ObjectStore, open_store
+from schemas.errors import NotFound, StoreRefused, StoreUnreachable
 from schemas.refs import Ref
 
 
@@ -72,7 +76,7 @@ def test_a_bucket_that_does_not_exist_is_named_without_any_credential(
 ) -> None:
     store = open_store("s3://no-such-bucket/prefix", tmp_path / "cache")
     for use in (lambda: store.write("key", b""), lambda: publish(store, folder)):
-        with pytest.raises(StoreUnreachable, match="bucket no-such-bucket answered") as caught:
+        with pytest.raises(StoreRefused, match="bucket no-such-bucket answered NoSuchBucket") as caught:
             use()
         assert "canary" not in str(caught.value)
 
@@ -84,3 +88,63 @@ def test_a_server_that_is_down_is_reported(
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(StoreUnreachable, match=r"EndpointConnectionError.*AWS_ENDPOINT_URL"):
         open_store(f"s3://{bucket}", tmp_path / "cache").read("key")
+
+
+def test_a_store_that_is_busy_for_a_while_is_asked_again(
+    bucket: str, breakable: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", breakable.url)
+    store = open_store(f"s3://{bucket}", tmp_path / "cache")
+    breakable.broken = True
+    mend = threading.Timer(3.0, lambda: setattr(breakable, "broken", False))
+    mend.start()
+    ref = publish(store, folder)
+    mend.join()
+    assert (store.fetch(ref) / "config.json").read_text() == "{}"
+
+
+def test_a_store_that_stays_busy_is_an_error_that_may_pass(
+    bucket: str, breakable: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", breakable.url)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    store = open_store(f"s3://{bucket}", tmp_path / "cache")
+    breakable.broken = True
+    for use in (lambda: store.write("key", b""), lambda: publish(store, folder)):
+        with pytest.raises(StoreUnreachable, match="answered SlowDown"):
+            use()
+
+
+def test_a_download_that_breaks_goes_on_where_it_was(
+    bucket: str, breakable: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", breakable.url)
+    content = os.urandom(40 << 20)
+    (tmp_path / "big").write_bytes(content)
+    ref = publish(open_store(f"s3://{bucket}", tmp_path / "cache"), tmp_path / "big")
+    breakable.cut = 5 << 20
+    fetched = open_store(f"s3://{bucket}", tmp_path / "cache").fetch(ref)
+    assert fetched.read_bytes() == content
+    # Three parts; the one that broke was asked for once more, and no other.
+    assert len(set(breakable.ranges)) == 3
+    assert len(breakable.ranges) == 4
+
+
+def test_objects_are_encrypted_as_the_environment_says(
+    bucket: str, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import boto3
+
+    monkeypatch.setenv("RLHF_S3_ENCRYPTION", "aws:kms")
+    monkeypatch.setenv("RLHF_S3_KMS_KEY", "arn:aws:kms:eu-central-1:111122223333:key/abc")
+    (tmp_path / "big").write_bytes(bytes(17 << 20))
+    store = open_store(f"s3://{bucket}", tmp_path / "cache")
+    ref, big = publish(store, folder), publish(store, tmp_path / "big")
+    store.write("record", b"1")
+    store.write_once("once", b"1")
+    client = boto3.client("s3")
+    for key in (f"{urlsplit(ref.uri).path[1:]}/config.json", urlsplit(big.uri).path[1:], "record", "once"):
+        head = client.head_object(Bucket=bucket, Key=key)
+        assert head["ServerSideEncryption"] == "aws:kms"
+        assert head["SSEKMSKeyId"].endswith("key/abc")
+    assert store.fetch(big).stat().st_size == 17 << 20

@@ -101,15 +101,15 @@ def test_metrics_wait_for_one_another(run: TrackedRun, client: MlflowClient) -> 
 
 
 def test_a_server_that_is_down_stops_neither_training_nor_its_end(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    run = TrackedRun(MlflowClient("http://127.0.0.1:9"), "0" * 32)
+    run = TrackedRun(MlflowClient("http://127.0.0.1:9"), "0" * 32, spool=tmp_path, patience=0)
     with caplog.at_level(logging.WARNING, "rlhf"), run:
         run.log_metrics({"sft/loss": 1.0}, 1)
-    assert "1 values of run" in caplog.text
-    assert "stays RUNNING" in caplog.text
+    assert "values wait on disk" in caplog.text
+    assert "1 values and the end of run" in caplog.text
     with pytest.raises(TrackingUnreachable, match="finished stages are re-used"):
         run.set_tags({"a": "b"})
 
