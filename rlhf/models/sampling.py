@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rlhf.algorithms.logprobs import inverse_cdf, policy_logits
 from rlhf.models.batches import collate, pad_left, positions, score_tokens
 from rlhf.models.cache import with_room
-from schemas.errors import ModelNotUsable
+from schemas.errors import ModelNotUsable, TrainingDiverged
 
 _ROWS = 8
 """A batch shrinks by so many rows at a time: a product of a new size costs more than the rows that it saves."""
@@ -149,6 +149,11 @@ def _decode(
             cache = output.past_key_values
             with_room(cache)
         logits_BV = policy_logits(output.logits[:, -1], temperature=temperature, pad_id=pad_id)
+        if not bool(logits_BV.amax(dim=1).isfinite().all()):
+            raise TrainingDiverged(
+                "The policy's logits are no numbers any more, so no token can be drawn; lower its learning rate, or hold it "
+                "closer to the reference (kl_coef), and train it again."
+            )
         drawn_B, logprobs_B = inverse_cdf(logits_BV, uniforms_BT[:, step])
         for row, token, logprob in zip(live, drawn_B.tolist(), logprobs_B.tolist(), strict=True):
             if row is not None:

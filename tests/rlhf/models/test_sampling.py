@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -5,7 +7,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from rlhf.models.batches import collate, response_logits
 from rlhf.models.sampling import Completion, response_logprobs, sample
-from schemas.errors import ModelNotUsable
+from schemas.errors import ModelNotUsable, TrainingDiverged
 
 PAD, STOP = 0, frozenset({1, 2})
 VOCAB = 24
@@ -158,3 +160,10 @@ def test_a_model_that_cannot_do_it_is_refused(model: nn.Module, pad: int, tokens
             model, PROMPTS, max_new_tokens=tokens, temperature=1.0, stop=STOP, pad_id=pad, batch_size=2,
             generator=torch.Generator(),
         )  # fmt: skip
+
+
+def test_a_policy_that_has_diverged_is_named_before_a_token_is_drawn(model: nn.Module):
+    broken = copy.deepcopy(model)
+    next(broken.parameters()).data.fill_(torch.nan)
+    with pytest.raises(TrainingDiverged, match="logits are no numbers"):
+        draw(broken)
