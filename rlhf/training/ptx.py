@@ -6,10 +6,12 @@ The mean is over tokens, as PPO's own losses are, so the coefficient weighs a to
 Shapes: B examples, R response tokens of all of them together, V vocabulary.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import polars as pl
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -23,6 +25,9 @@ from rlhf.training.actors import Actors
 from rlhf.training.rollout import generator_for
 from schemas.config import OnlineSection, PPOConfig, PTXConfig
 from schemas.errors import DataRejected
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Row = tuple[list[int], list[int]]
 """What is read, and what is learnt after it; neither is empty."""
@@ -44,7 +49,7 @@ class Mix:
         table: pl.DataFrame | None,
         *,
         seed: int,
-    ) -> "Mix | None":
+    ) -> Mix | None:
         """Return what a section mixes in; None where it mixes nothing."""
         if not isinstance(config, PPOConfig) or config.ptx is None or table is None:
             return None
@@ -53,7 +58,7 @@ class Mix:
     @classmethod
     def encode(
         cls, tokenizer: PreTrainedTokenizerFast, table: pl.DataFrame, config: PTXConfig, *, seed: int
-    ) -> "Mix":
+    ) -> Mix:
         """Encode demonstrations (prompt, response) or raw documents (text), cut to `max_length` tokens."""
         pairs = (
             [

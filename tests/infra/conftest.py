@@ -176,10 +176,11 @@ def scheduled(
     folder = tmp_path_factory.mktemp("deployed")
     (folder / "small.yaml").write_text(RECIPE, encoding="utf-8")
     tree = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
-    nightly, _, retrain, weekly = tree["deployments"]
+    deployments = {deployment["name"]: deployment for deployment in tree["deployments"]}
+    nightly, retrain = deployments["helpdesk-nightly"], deployments["helpdesk-retrain"]
     nowhere, small = {"recipe": "no-such-recipe"}, {"recipe": f"micro,{folder / 'small.yaml'}"}
     tree["deployments"] = [
-        weekly | {"name": "again", "parameters": small, "schedules": []},
+        deployments["champion-weekly"] | {"name": "again", "parameters": small, "schedules": []},
         nightly | {"name": "soon", "parameters": small, "schedules": []},
         retrain
         | {
