@@ -48,6 +48,18 @@ def ask_patiently(patience: float, call: Callable[P, T], *arguments: P.args, **n
         tries += 1
 
 
+def write_row(write: Callable[P, None], *arguments: P.args, **named: P.kwargs) -> None:
+    """Set a tag or an alias, and once more where another process has inserted the same row in between."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        write(*arguments, **named)
+    except MlflowException as error:
+        if "unique constraint" not in error.message.lower():
+            raise
+        write(*arguments, **named)
+
+
 def _unreachable(message: str) -> TrackingUnreachable:
     return TrackingUnreachable(
         f"MLflow failed: {message.rstrip('.')}. See that its server or database is up "

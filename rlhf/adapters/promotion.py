@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
+from rlhf.adapters.mlflow_errors import write_row
 from schemas.errors import NotFound, PromotionConflict
 from schemas.registry import AliasMove
 
@@ -138,8 +139,8 @@ class Champions:
         if move.action == "promote":
             # In this order there is a champion at every moment.
             if move.replaced:
-                self._registry.set_registered_model_alias(self._model, "previous", str(move.replaced))
-            self._registry.set_registered_model_alias(self._model, "champion", str(move.version))
+                self._point("previous", move.replaced)
+            self._point("champion", move.version)
             if int(held.get("candidate") or 0) == move.version:
                 self._registry.delete_registered_model_alias(self._model, "candidate")
             self._tag(
@@ -151,7 +152,7 @@ class Champions:
                 promotion_evidence=move.evidence or "none",
             )
             return
-        self._registry.set_registered_model_alias(self._model, "champion", str(move.version))
+        self._point("champion", move.version)
         if "previous" in held:
             self._registry.delete_registered_model_alias(self._model, "previous")
         if move.replaced:
@@ -159,9 +160,12 @@ class Champions:
                 move.replaced, rolled_back_at=move.at, rolled_back_by=move.by, rolled_back_because=move.why
             )
 
+    def _point(self, alias: str, version: int) -> None:
+        write_row(self._registry.set_registered_model_alias, self._model, alias, str(version))
+
     def _tag(self, version: int, **tags: str) -> None:
         for key, value in tags.items():
-            self._registry.set_model_version_tag(self._model, str(version), key, value)
+            write_row(self._registry.set_model_version_tag, self._model, str(version), key, value)
 
     def _move(
         self,
