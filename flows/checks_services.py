@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from flows.checks_verdict import Check
 from flows.environment import answers, running_servers
-from schemas.errors import FeedbackUnreachable, StoreUnreachable
+from schemas.errors import FeedbackUnreachable, StoreRefused, StoreUnreachable
 from schemas.settings import Settings, without_login
 
 PORTS = {
@@ -70,7 +70,7 @@ def store(settings: Settings) -> Check:
 
     try:
         open_store(settings.store, settings.cache).read("doctor")
-    except StoreUnreachable as error:
+    except (StoreUnreachable, StoreRefused) as error:
         return Check(
             "store", False, str(error),
             "Set AWS_ENDPOINT_URL, AWS_REGION and credentials as boto3 reads them, or unset RLHF_STORE for a folder.",
