@@ -149,11 +149,7 @@ def _decode(
             cache = output.past_key_values
             with_room(cache)
         logits_BV = policy_logits(output.logits[:, -1], temperature=temperature, pad_id=pad_id)
-        if not bool(logits_BV.amax(dim=1).isfinite().all()):
-            raise TrainingDiverged(
-                "The policy's logits are no numbers any more, so no token can be drawn; lower its learning rate, or hold it "
-                "closer to the reference (kl_coef), and train it again."
-            )
+        _require_numbers(logits_BV)
         drawn_B, logprobs_B = inverse_cdf(logits_BV, uniforms_BT[:, step])
         for row, token, logprob in zip(live, drawn_B.tolist(), logprobs_B.tolist(), strict=True):
             if row is not None:
@@ -179,6 +175,14 @@ def _decode(
         Completion(ids=ids, logprobs=scores, finished=ids[-1] in stop)
         for ids, scores in zip(tokens, logprobs, strict=True)
     ]
+
+
+def _require_numbers(logits_BV: Tensor) -> None:
+    if not bool(logits_BV.amax(dim=1).isfinite().all()):
+        raise TrainingDiverged(
+            "The policy's logits are no numbers any more, so no token can be drawn; lower its learning rate, or hold it "
+            "closer to the reference (kl_coef), and train it again."
+        )
 
 
 def _kept(live: Sequence[int | None]) -> list[int]:
