@@ -44,11 +44,14 @@ format: install  ## put the code in its canonical form
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 
+# A file's tests stay in one process: they share servers and finished runs. Each process computes on one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses=logical --maxprocesses=4 --dist=loadfile
+
 test: install  ## every test; some drive real servers, a browser, and the whole pipeline
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-fast: install  ## the tests that take seconds
-	$(BIN)/pytest -m "not integration and not e2e and not gpu"
+	$(PYTEST) -m "not integration and not e2e and not gpu"
 
 # ADVISORIES: a file or folder of OSV's format, such as its dump of PyPI; the one that comes with the project is short.
 ADVISORIES ?= infra/advisories.json

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from schemas.config.aligners.online import AlarmConfig, GuardConfig
+from rlhf.algorithms.kl import adapt_coefficient
+from schemas.config.aligners.online import AlarmConfig, GuardConfig, OnlineSection
 
 RAISE = 1.5
 """Factor of the KL coefficient when an alarm raises it."""
@@ -52,3 +53,16 @@ def alarms(metrics: Mapping[str, float], first: Mapping[str, float], config: Gua
 def stops(raised: Sequence[Alarm]) -> bool:
     """Return whether one of the alarms ends the training."""
     return any(alarm.action == "stop" for alarm in raised)
+
+
+def next_coefficient(kl_coef: float, kl: float, raised: Sequence[Alarm], config: OnlineSection) -> float:
+    """Return the KL coefficient of the next iteration, given the nats per response of this one."""
+    if config.kl.target is not None:
+        kl_coef = adapt_coefficient(
+            kl_coef,
+            kl=kl,
+            target=config.kl.target,
+            horizon=config.kl.horizon,
+            num_responses=config.batch_size,
+        )
+    return kl_coef * RAISE if any(alarm.action == "raise_kl" for alarm in raised) else kl_coef

@@ -39,7 +39,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlhf.algorithms.kl import adapt_coefficient
 from rlhf.models.loading import merge, save_model
 from rlhf.models.precision import Precision, apply
 from rlhf.models.sampling import Sampler, sample
@@ -47,7 +46,7 @@ from rlhf.training import processes
 from rlhf.training.actors import Actors, load_actors
 from rlhf.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from rlhf.training.experience import Experience, describe, learn_from, table
-from rlhf.training.guard import RAISE, alarms, stops
+from rlhf.training.guard import alarms, next_coefficient, stops
 from rlhf.training.held_out import HeldOut
 from rlhf.training.objective import Tally, accumulate_gradients
 from rlhf.training.ptx import Mix
@@ -99,6 +98,67 @@ def fit(
     if prompts.is_empty():
         raise DataRejected("The table of prompts is empty; wanted at least one prompt to respond to.")
     apply(precision)
+    run = _load(
+        sft, reward, prompts, config, seed=seed, precision=precision, sampler=sampler, preferences=preferences, mixed=mixed
+    )  # fmt: skip
+    policy, settings = run.trained["policy"], f"{config.model_dump_json()} seed={seed} {precision}"
+    progress = Progress(
+        kl_coef=config.kl_coef, best=None if run.held_out is None else run.held_out.start(policy)
+    )
+    if checkpoints is not None:
+        progress = load_checkpoint(checkpoints, trained=run.trained, settings=settings) or progress
+    for step in progress.curve if processes.is_first() else ():
+        on_step(step)
+    for iteration in range(len(progress.curve), config.iterations):
+        if progress.stopped:
+            break
+        progress = _iterate(run, progress, iteration)
+        if processes.is_first():
+            on_step(progress.curve[-1])
+        last = progress.stopped or iteration + 1 == config.iterations
+        due = last or (iteration + 1) % config.checkpoint_every == 0
+        if checkpoints is not None and due and processes.is_first():
+            save_checkpoint(checkpoints, progress=progress, trained=run.trained, settings=settings)
+    assert progress.rollouts is not None  # there is at least one iteration
+    returned = len(progress.curve)
+    if progress.best is not None and config.guard.keep == "best":
+        returned = progress.best.iteration
+        policy.set_weights(progress.best.weights)
+    if processes.is_first():
+        actors = run.actors
+        save_model(merge(actors.policy, onto=sft if config.load_in_4bit else None), actors.tokenizer, out)
+    processes.wait()
+    metrics = progress.curve[-1].metrics | {"returned_iteration": float(returned)}
+    return PPOFit(rollouts=progress.rollouts, metrics=metrics)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What all iterations share."""
+
+    actors: Actors
+    trained: Mapping[str, Trained]
+    prompts: pl.DataFrame
+    config: OnlineSection
+    seed: int
+    precision: Precision
+    held_out: HeldOut | None
+    mix: Mix | None
+
+
+def _load(
+    sft: Path,
+    reward: Path,
+    prompts: pl.DataFrame,
+    config: OnlineSection,
+    *,
+    seed: int,
+    precision: Precision,
+    sampler: Sampler,
+    preferences: pl.DataFrame | None,
+    mixed: pl.DataFrame | None,
+) -> _Run:
+    """Load the models, give an optimizer to those that learn, and encode what is looked at beside the rollouts."""
     actors = load_actors(
         sft,
         reward,
@@ -115,102 +175,37 @@ def fit(
     trained = {"policy": Trained.by_adamw(actors.policy, config.learning_rate)}
     if isinstance(config, PPOConfig) and actors.critic is not None:
         trained["critic"] = Trained.by_adamw(actors.critic, config.critic_learning_rate)
-    settings = f"{config.model_dump_json()} seed={seed} {precision}"
     held_out = None if preferences is None else HeldOut(actors, preferences, config, precision)
     mix = Mix.of(config, actors.tokenizer, mixed, seed=seed)
-    progress = Progress(
-        kl_coef=config.kl_coef, best=None if held_out is None else held_out.start(trained["policy"])
-    )
-    if checkpoints is not None:
-        progress = load_checkpoint(checkpoints, trained=trained, settings=settings) or progress
-    for step in progress.curve if processes.is_first() else ():
-        on_step(step)
-    for iteration in range(len(progress.curve), config.iterations):
-        if progress.stopped:
-            break
-        progress = _iterate(
-            actors,
-            trained,
-            prompts,
-            config,
-            progress,
-            held_out=held_out,
-            mix=mix,
-            precision=precision,
-            seed=seed,
-            iteration=iteration,
-        )
-        if processes.is_first():
-            on_step(progress.curve[-1])
-        last = progress.stopped or iteration + 1 == config.iterations
-        due = last or (iteration + 1) % config.checkpoint_every == 0
-        if checkpoints is not None and due and processes.is_first():
-            save_checkpoint(checkpoints, progress=progress, trained=trained, settings=settings)
-    assert progress.rollouts is not None  # there is at least one iteration
-    returned = len(progress.curve)
-    if progress.best is not None and config.guard.keep == "best":
-        returned = progress.best.iteration
-        trained["policy"].set_weights(progress.best.weights)
-    if processes.is_first():
-        save_model(merge(actors.policy, onto=sft if config.load_in_4bit else None), actors.tokenizer, out)
-    processes.wait()
-    metrics = progress.curve[-1].metrics | {"returned_iteration": float(returned)}
-    return PPOFit(rollouts=progress.rollouts, metrics=metrics)
+    return _Run(actors, trained, prompts, config, seed, precision, held_out, mix)
 
 
-def _iterate(
-    actors: Actors,
-    trained: Mapping[str, Trained],
-    prompts: pl.DataFrame,
-    config: OnlineSection,
-    progress: Progress,
-    *,
-    held_out: HeldOut | None,
-    mix: Mix | None,
-    precision: Precision,
-    seed: int,
-    iteration: int,
-) -> Progress:
+def _iterate(run: _Run, progress: Progress, iteration: int) -> Progress:
     """Sample a rollout, score it, update on it, and look at what has become of the policy."""
+    actors, config, precision = run.actors, run.config, run.precision
     size = config.group_size if isinstance(config, GroupSection) else 1
-    rows = prompt_rows(prompts.height, iteration=iteration, batch_size=config.batch_size // size, seed=seed)
-    asked = prompts[[row for row in rows for _ in range(size)]]
+    rows = prompt_rows(
+        run.prompts.height, iteration=iteration, batch_size=config.batch_size // size, seed=run.seed
+    )
+    asked = run.prompts[[row for row in rows for _ in range(size)]]
     rollout, plan = collect(
-        actors, asked["prompt"].to_list(), config, precision=precision, seed=seed, iteration=iteration
+        actors, asked["prompt"].to_list(), config, precision=precision, seed=run.seed, iteration=iteration
     )
     experience = learn_from(rollout, config, kl_coef=progress.kl_coef)
     metrics = describe(experience) | update(
-        actors,
-        trained,
-        experience,
-        plan,
-        config,
-        kl_coef=progress.kl_coef,
-        precision=precision,
-        iteration=iteration,
-        mix=mix,
-    )
+        actors, run.trained, experience, plan, config,
+        kl_coef=progress.kl_coef, precision=precision, iteration=iteration, mix=run.mix,
+    )  # fmt: skip
     first = progress.curve[0].metrics if progress.curve else metrics
     best = progress.best
-    if held_out is not None and best is not None:
+    if run.held_out is not None and best is not None:
         ends = iteration + 1 == config.iterations or stops(alarms(metrics, first, config.guard))
         if ends or (iteration + 1) % config.guard.evaluate_every == 0:
-            measured, best = held_out.evaluate(trained["policy"], best, iteration + 1)
+            measured, best = run.held_out.evaluate(run.trained["policy"], best, iteration + 1)
             metrics |= measured
-    kl_coef = progress.kl_coef
-    if config.kl.target is not None:
-        kl_coef = adapt_coefficient(
-            kl_coef,
-            kl=metrics["kl"],
-            target=config.kl.target,
-            horizon=config.kl.horizon,
-            num_responses=config.batch_size,
-        )
     raised = alarms(metrics, first, config.guard)
     for alarm in raised:
         logger.warning("%s iteration %d: %s (%s)", config.name, iteration + 1, alarm.message, alarm.action)
-    if any(alarm.action == "raise_kl" for alarm in raised):
-        kl_coef *= RAISE
     steps = int(metrics["optimizer_steps"])
     step = StepMetrics(
         step=iteration + 1,
@@ -222,7 +217,7 @@ def _iterate(
     )
     sampled = table(actors.tokenizer, asked, experience, iteration)
     return Progress(
-        kl_coef=kl_coef,
+        kl_coef=next_coefficient(progress.kl_coef, metrics["kl"], raised, config),
         curve=(*progress.curve, step),
         rollouts=sampled if progress.rollouts is None else progress.rollouts.vstack(sampled),
         stopped=stops(raised),
@@ -280,9 +275,8 @@ def update(
             waits = critic_warmup if name == "policy" else 0
             if iteration >= waits:
                 processes.add_up_gradients(part.module)
-                scale = _warmth(
-                    (iteration - waits) * planned + number + 1, config.warmup_iterations * planned
-                )
+                done = (iteration - waits) * planned + number + 1
+                scale = min(1.0, done / max(1, config.warmup_iterations * planned))
                 measured[f"{name}_grad_norm"] = part.step(scale=scale, max_grad_norm=config.max_grad_norm)
         steps.append(measured)
     # There is at least one step: the first minibatch's ratio is 1, hence its KL 0.
@@ -292,8 +286,3 @@ def update(
         "first_ratio_deviation": steps[0]["ratio_deviation"],
         "optimizer_steps": float(len(steps)),
     }
-
-
-def _warmth(step: int, warmup: int) -> float:
-    """Return the share of the learning rate that a step gets."""
-    return min(1.0, step / warmup) if warmup else 1.0

@@ -75,12 +75,31 @@ class Servers:
         return dict(found)
 
     def schedule(self, name: str) -> None:
-        """Give a deployment a cron schedule whose minute comes soon: deploying takes longer than that at times."""
-        soon = int(time.time()) + 10
-        due = time.gmtime(soon - soon % 60 + 60)
-        cron = {"cron": f"{due.tm_min} {due.tm_hour} * * *", "timezone": "UTC"}
-        path = f"deployments/{self.deployment(name)['id']}/schedules"
-        self.prefect(path, [{"schedule": cron, "active": True}])
+        """Give a deployment a cron schedule whose minute comes soon, and see that Prefect plans a run for it.
+
+        Prefect plans for what has just changed every few seconds, for the rest once a minute: a cron minute that
+        has passed by then is the next day's.
+        """
+        deployment = f"deployments/{self.deployment(name)['id']}"
+        planned = {
+            "deployments": {"name": {"any_": [name]}}, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        }  # fmt: skip
+        for _ in range(5):
+            soon = int(time.time()) + 15
+            due = soon - soon % 60 + 60
+            at = time.gmtime(due)
+            cron = {"cron": f"{at.tm_min} {at.tm_hour} * * *", "timezone": "UTC"}
+            (added,) = self.prefect(f"{deployment}/schedules", [{"schedule": cron, "active": True}])
+            self.prefect(deployment, {"paused": False}, method="PATCH")  # a change
+            while time.time() < due:
+                starts = {
+                    run["expected_start_time"][:19] for run in self.prefect("flow_runs/filter", planned)
+                }
+                if time.strftime("%Y-%m-%dT%H:%M:%S", at) in starts:
+                    return
+                time.sleep(1)
+            self.prefect(f"{deployment}/schedules/{added['id']}", method="DELETE")
+        pytest.fail(f"Prefect plans no run of {name}; its log ends: {self.log('prefect')[-3000:]}")
 
     def mlflow(self, path: str, body: Any = None, login: str | None = None) -> Any:
         login = login or f"pipeline:{self.secret('mlflow_password')}"
