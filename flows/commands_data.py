@@ -9,8 +9,8 @@ import yaml
 from flows.commands_run import Json
 from flows.terminal import say, show, show_json
 from schemas.errors import ConfigError, NotFound, UserError
-from schemas.reports import Finding, ValidationReport
 from schemas.suggest import did_you_mean
+from schemas.validation import Finding, ValidationReport
 
 if TYPE_CHECKING:
     from schemas.config.data import DataChecks

@@ -26,9 +26,9 @@ from schemas.reports import (
     ReportResult,
     RewardResult,
     ValidatedData,
-    ValidationReport,
 )
 from schemas.settings import Settings
+from schemas.validation import ValidationReport
 from tasks.estimate import kept_estimate
 from tasks.run import as_overrides, entries, result_of
 from tasks.stage import stage

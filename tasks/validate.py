@@ -12,8 +12,9 @@ from schemas.config import DataConfig, FilesData, HelpdeskData
 from schemas.config.data import DataChecks
 from schemas.errors import DataRejected
 from schemas.refs import DatasetRef, FileRef
-from schemas.reports import ValidatedData, ValidationReport
+from schemas.reports import ValidatedData
 from schemas.settings import Settings
+from schemas.validation import ValidationReport
 from tasks.stage import stage
 from tasks.work import StageWork
 

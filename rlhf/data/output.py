@@ -13,8 +13,8 @@ from rlhf.data.batches import masked
 from rlhf.data.canonical import PLACE
 from rlhf.data.ledger import Ledger
 from rlhf.data.records import Found
-from schemas.reports import Finding, ValidationReport
 from schemas.tables import SCHEMA_VERSION, polars_schema
+from schemas.validation import Finding, ValidationReport
 
 _ROW_GROUP = 8_192
 SHOWN_PER_KIND = 1_000

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from rlhf.data.chat import encode_prompt, encode_response
-from schemas.reports import TokenCheck, TokenPicture
+from schemas.validation import TokenCheck, TokenPicture
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

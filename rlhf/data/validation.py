@@ -21,8 +21,8 @@ from rlhf.data.readers_lines import Lines
 from rlhf.data.records import Found, Limits, Records, Refused, refuse
 from schemas.config.data import DataChecks
 from schemas.errors import ConfigError, NotFound
-from schemas.reports import ValidationReport
 from schemas.tables import Kind
+from schemas.validation import ValidationReport
 
 _SAMPLE = 1_000
 _BATCH = 8_192

@@ -11,16 +11,9 @@ from schemas.config.run import of_round
 from schemas.estimates import RunEstimate
 from schemas.evaluation import CurvePoint, PolicyEvaluation
 from schemas.record import Record
-from schemas.reports import (
-    GateDecision,
-    Probe,
-    Promotion,
-    RewardResult,
-    StageRecord,
-    TokenCheck,
-    ValidationReport,
-)
+from schemas.reports import GateDecision, Probe, Promotion, RewardResult, StageRecord
 from schemas.reward_quality import RewardQuality
+from schemas.validation import TokenCheck, ValidationReport
 
 History = tuple[tuple[int, float], ...]
 """(step, value) of one metric."""

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from rlhf.report.chart import CHARACTER, Area, axes, curve, cut, line, span, svg, text, tick_room
 from rlhf.report.figures import forest
 from schemas.record import Interval
-from schemas.reports import TokenCheck, ValidationReport
+from schemas.validation import TokenCheck, ValidationReport
 
 SIDES = (("chosen", "one"), ("rejected", "two"))
 SHOWN_KINDS = 12

@@ -8,17 +8,9 @@ from schemas.config import EvaluateConfig, GateConfig, RunConfig
 from schemas.evaluation import CurvePoint, PolicyEvaluation
 from schemas.record import Interval
 from schemas.refs import DatasetRef, ModelRef
-from schemas.reports import (
-    Finding,
-    GateDecision,
-    GateRule,
-    Probe,
-    Promotion,
-    RewardResult,
-    StageRecord,
-    ValidationReport,
-)
+from schemas.reports import GateDecision, GateRule, Probe, Promotion, RewardResult, StageRecord
 from schemas.reward_quality import Calibration, Disagreement, Mistake, ReliabilityBin, RewardQuality, Slice
+from schemas.validation import Finding, ValidationReport
 
 
 def around(value: float, half: float) -> Interval:

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from rlhf.report import quality
-from schemas.reports import TokenCheck, ValidationReport
+from schemas.validation import TokenCheck, ValidationReport
 
 
 @pytest.fixture
