@@ -62,10 +62,12 @@ def _flow_runs(found: tuple[Process, ...], living: set[str]) -> set[str | None]:
 
 def _crash(flow_run_ids: set[str | None]) -> tuple[str, ...]:
     """Mark flow runs as crashed that have neither ended nor wait for people; a slot that one held is free then."""
-    crashed = []
+    crashed: list[str] = []
+    if not (named := sorted(filter(None, flow_run_ids))):
+        return ()
     try:
         with get_client(sync_client=True) as client:
-            for name in sorted(filter(None, flow_run_ids)):
+            for name in named:
                 try:
                     state = client.read_flow_run(UUID(name)).state
                 except ObjectNotFound:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rlhf.adapters.presence import present
 from rlhf.adapters.tracking import TrackedRun
 from schemas.config import RunConfig
 from schemas.config.knobs import Setting, label
@@ -77,16 +78,26 @@ class SweepBook:
 @contextmanager
 def sweep_run(tree: RunConfig, report: SweepReport) -> Iterator[SweepBook]:
     """Open the sweep's run, whose children the pipeline runs become; `report` has no rows and no id yet."""
-    tracked = connect_tracking(tree.name).start_run(
-        f"sweep of {report.recipe}",
-        parent=None,
-        tags={"sweep": "parent", "objective": report.objective, **code_tags()},
-    )
-    tracked.log_params(
-        {knob.key: ",".join(map(str, knob.values)) or f"{knob.low}..{knob.high}" for knob in report.knobs}
-    )
-    with tracked:
-        yield SweepBook(tracked, report.model_copy(update={"sweep_id": tracked.run_id}), Settings().reports)
+    tracking = connect_tracking(tree.name)
+    # Known as a process, so that whoever comes after a killed sweep ends its run, too.
+    with present(artifact_store(), tracking=tracking.identity, flow_run_id=None) as process:
+        tracked = tracking.start_run(
+            f"sweep of {report.recipe}",
+            parent=None,
+            tags={
+                "sweep": "parent",
+                "objective": report.objective,
+                "process": process.token,
+                **code_tags(),
+            },
+        )
+        tracked.log_params(
+            {knob.key: ",".join(map(str, knob.values)) or f"{knob.low}..{knob.high}" for knob in report.knobs}
+        )
+        with tracked:
+            yield SweepBook(
+                tracked, report.model_copy(update={"sweep_id": tracked.run_id}), Settings().reports
+            )
 
 
 def as_csv(report: SweepReport) -> str:

@@ -164,7 +164,7 @@ def _load(
         reward,
         lora=config.lora,
         seed=seed,
-        device=str(processes.join(precision.device)),
+        device=str(processes.join(precision.device, whole=config.method)),
         with_critic=isinstance(config, PPOConfig),
         shared_trunk=isinstance(config, PPOConfig) and config.shared_trunk,
         scoring=config.ensemble,

@@ -25,6 +25,7 @@ from rlhf.models.best_of_n import Chooser, Group
 from rlhf.models.loading import load_policy
 from rlhf.models.precision import Precision, apply, autocast
 from rlhf.models.sampling import response_logprobs
+from rlhf.training import processes
 from rlhf.training.rollout import generator_for, prompt_rows
 from rlhf.training.sft import IGNORED, Example, learn
 from rlhf.training.step import OnStep, StepMetrics
@@ -60,7 +61,7 @@ def fit(
             "The table of prompts is empty; rejection sampling needs at least one to respond to."
         )
     apply(precision)
-    policy, tokenizer = load_policy(sft, device=precision.device)
+    policy, tokenizer = load_policy(sft, device=str(processes.join(precision.device, whole=config.method)))
     reference = copy.deepcopy(policy).requires_grad_(False)
     chooser = Chooser.beside(
         policy, tokenizer, reward, n=config.n, scoring=config.ensemble, device=precision.device

@@ -57,7 +57,7 @@ def fit(
     `candidates` are SFT responses: their scores become mean 0 and standard deviation 1.
     """
     apply(precision)
-    device = str(processes.join(precision.device))
+    device = str(processes.join(precision.device, whole="the reward model"))
     tokenizer = load_tokenizer(start)
     comparisons, equal = _examples(tokenizer, preferences, rankings, rater_weights, config)
     history: list[dict[str, float]] = []

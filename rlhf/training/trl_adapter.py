@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import polars as pl
+from accelerate.utils import DistributedType
 from datasets import Dataset
 from torch import Tensor, nn
 from transformers import (
@@ -182,16 +183,27 @@ def weigh(model: ForwardPass, weights_B: Tensor) -> ForwardPass:
 def train(trainer: Trainer, precision: Precision, on_step: OnStep) -> dict[str, float]:
     """Run all steps; return each metric's mean over the last tenth of them."""
     apply(precision)
+    _require_what_was_asked_for(trainer)
     reporter = _Reporter(on_step)
     # Without a progress bar the trainer would print its logs to standard output, which belongs to the result.
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(reporter)
     trainer.train()
-    model_of(trainer).eval()
+    processes.gather_weights(model_of(trainer).eval())
     last = reporter.history[-math.ceil(len(reporter.history) / 10) :]
     # A step whose batch has no response of a kind says nothing of that kind.
     told = {name: [step[name] for step in last if name in step] for step in last for name in step}
     return {name: sum(values) / len(values) for name, values in told.items()}
+
+
+def _require_what_was_asked_for(trainer: Trainer) -> None:
+    """Accelerate holds all weights in each process of a CPU, whatever its configuration says, and is silent about it."""
+    kind = processes.sharding()
+    if kind and trainer.accelerator.distributed_type != DistributedType[kind]:
+        raise ConfigError(
+            f"accelerate shares nothing out by {kind} on {trainer.accelerator.device.type}; name a configuration for "
+            "data parallelism (infra/accelerate/ddp.yaml), none, or use GPUs."
+        )
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:

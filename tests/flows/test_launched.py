@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 pytestmark = pytest.mark.e2e
 
+ROOT = Path(__file__).parents[2]
 TWO = ("compute.stages.ppo.place=launch", "compute.stages.ppo.processes=2")
 
 
@@ -43,7 +44,8 @@ def _path(summary: dict[str, Any], output: str) -> Path:
 def test_two_launched_processes_give_what_one_gives(
     start: Any, quiet_home: Path, store: str, tmp_path: Path
 ) -> None:
-    run = start(tmp_path / "home", "ppo.kl_coef=0.6", *TWO, RLHF_STORE=store)
+    configuration = f"compute.stages.ppo.accelerate={ROOT / 'infra' / 'accelerate' / 'ddp.yaml'}"
+    run = start(tmp_path / "home", "ppo.kl_coef=0.6", *TWO, configuration, RLHF_STORE=store)
     together = run.finish()
     for manifest in Path(store).glob("stages/ppo/*.json"):  # it would be re-used
         manifest.unlink()

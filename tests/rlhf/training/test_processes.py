@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from rlhf.training import processes
 from rlhf.training.rollout import minibatches
+from schemas.errors import ConfigError
 
 TRAIN = """
 import sys
@@ -88,6 +89,17 @@ def test_one_process_has_it_all():
     processes.add_up_gradients(layer)
     assert layer.weight.grad.tolist() == [[1.0, 1.0]]
     assert layer.bias.grad is None
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
+def test_a_method_that_needs_all_weights_refuses_to_share_them_out(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+):
+    assert processes.join("cpu", whole="ppo") == torch.device("cpu")
+    monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "true")
+    assert processes.join("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match=f"ppo cannot share weights out.*{kind}"):
+        processes.join("cpu", whole="ppo")
 
 
 @pytest.mark.parametrize("most", [None, 3])
