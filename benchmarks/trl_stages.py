@@ -152,7 +152,9 @@ def _ours(stage: str, arguments: argparse.Namespace) -> dict[str, Any]:
             responses=pl.concat_list("chosen", "rejected"),
             finished=pl.lit([True, True]),
         )
-        reward.fit(arguments.model, pairs, candidates, RewardConfig(**common), **options)
+        reward.fit(
+            arguments.model, pairs, None, candidates, RewardConfig(**common), rater_weights={}, **options
+        )
     found = _summary(told) | {"threads": precision.threads, "dtype": precision.dtype}
     if stage == "dpo":  # what came before the first step, less what a step takes, is the reference's pass
         before = max(0.0, told[0] - begun - found["seconds"])
