@@ -32,8 +32,8 @@ def respond(
     """Sample and judge one response per held-out prompt (table `samples`); the same seed picks the same prompts.
 
     `kl` is the k1 estimate of one response: the sum over its tokens of policy minus reference log-probability
-    at the sampling temperature, in nats, with what choosing the best of n adds. `score` reads the very ids that were sampled, unless the reward model has
-    a tokenizer of its own (`reward_tokenizer`). `pieces` and `piece_kl` say which words it stems from, for the first rows.
+    at the sampling temperature, in nats, with what choosing the best of n adds. `score` reads the very ids that were
+    sampled, unless the reward model has a tokenizer of its own (`reward_tokenizer`). `pieces` and `piece_kl` say which words it stems from, for the first rows.
     """
     config = policy.config
     chosen = prompts.sample(min(config.num_prompts, prompts.height), seed=seed)
@@ -42,16 +42,11 @@ def respond(
     response_ids = [completion.ids for completion in completions]
     scores: list[float | None] = [None] * len(completions)
     if reward is not None:
+        renderer = Renderer(policy.tokenizer, reward_tokenizer or policy.tokenizer)
+        finished = [completion.finished for completion in completions]
+        read = renderer.sequences(chosen["prompt"].to_list(), prompt_ids, response_ids, finished)
         with torch.no_grad(), autocast(policy.precision):
-            scores = reward.normalised_scores(
-                Renderer(policy.tokenizer, reward_tokenizer or policy.tokenizer).sequences(
-                    chosen["prompt"].to_list(),
-                    prompt_ids,
-                    response_ids,
-                    [completion.finished for completion in completions],
-                ),
-                batch_size=config.batch_size,
-            ).tolist()
+            scores = reward.normalised_scores(read, batch_size=config.batch_size).tolist()
     if policy is reference:  # against itself it is zero by definition
         logprobs = [sum(completion.logprobs) for completion in completions]
         kls = [0.0] * len(completions)

@@ -131,18 +131,8 @@ def collect(
     responses = [completion.ids for completion in drawn]
     lengths_B = torch.tensor([len(response) for response in responses])
     mask_BT = length_mask(lengths_B, int(lengths_B.max())).to(actors.device)
-    order = generator_for(seed, "minibatches", iteration)
-    plan = [
-        minibatches(
-            [len(prompt) + len(response) for prompt, response in zip(ids, responses, strict=True)],
-            minibatch_size=config.minibatch_size,
-            micro_batch_size=config.micro_batch_size,
-            micro_batch_tokens=config.micro_batch_tokens,
-            at_least=processes.number(),
-            generator=order,
-        )
-        for _ in range(config.epochs)
-    ]
+    lengths = [len(prompt) + len(response) for prompt, response in zip(ids, responses, strict=True)]
+    plan = _plan(lengths, config, generator_for(seed, "minibatches", iteration))
     old_BT, ref_BT, values_BT, entropy_BT = _score_planned(
         actors, ids, responses, mask_BT, plan[0], config, precision
     )
@@ -168,6 +158,21 @@ def collect(
         entropy_BT=entropy_BT,
     )
     return rollout, plan
+
+
+def _plan(lengths: Sequence[int], config: OnlineSection, generator: torch.Generator) -> list[list[Minibatch]]:
+    """Return the minibatches of each epoch."""
+    return [
+        minibatches(
+            lengths,
+            minibatch_size=config.minibatch_size,
+            micro_batch_size=config.micro_batch_size,
+            micro_batch_tokens=config.micro_batch_tokens,
+            at_least=processes.number(),
+            generator=generator,
+        )
+        for _ in range(config.epochs)
+    ]
 
 
 def _score_planned(
