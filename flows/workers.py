@@ -18,6 +18,8 @@ from schemas.errors import ConfigError, RLHFError
 from tasks.children import end_with_parent
 
 STOP_SECONDS = 30
+HEALTH_PORT = "PREFECT_WORKER_WEBSERVER_PORT"
+"""Where a worker says that it is well, if the variable is set; further ones use the ports after it."""
 
 
 def register(app: typer.Typer) -> None:
@@ -49,8 +51,9 @@ def start_command(limit: int, queue: str | None) -> list[str]:
     """Return the command of one worker."""
     return [
         *(sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"),
-        *("--limit", str(limit)),
+        *("--limit", str(limit), "--install-policy", "never"),
         *(("--work-queue", queue) if queue else ()),
+        *(("--with-healthcheck",) if HEALTH_PORT in os.environ else ()),
     ]
 
 
@@ -76,8 +79,10 @@ def _one_per_card(command: Sequence[str], environments: dict[str, dict[str, str]
     stop_in_order()
     workers: list[subprocess.Popen[bytes]] = []
     try:
-        for slot, environment in environments.items():
+        for number, (slot, environment) in enumerate(environments.items()):
             make_slot(slot)
+            if HEALTH_PORT in os.environ:
+                environment[HEALTH_PORT] = str(int(os.environ[HEALTH_PORT]) + number)
             workers.append(
                 subprocess.Popen(  # noqa: S603 - our own arguments
                     [*command, "--name", slot], env={**os.environ, **environment}, preexec_fn=end_with_parent

@@ -43,6 +43,8 @@ class Settings(BaseSettings):
         default_factory=lambda data: str(data["home"] / "store")
     )
     """A folder, or `s3://bucket/prefix`."""
+    store_patience: float = Field(90.0, ge=0)
+    """Seconds for which what failed is done again while a bucket's service does not answer."""
     s3_encryption: Literal["AES256", "aws:kms"] | None = None
     """Encryption that each write to a bucket asks for; without it the bucket's own default holds."""
     s3_kms_key: str | None = None

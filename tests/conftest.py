@@ -2,7 +2,9 @@
 
 import os
 import shlex
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -125,12 +127,15 @@ def bucket(s3_endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 class Breakable(ThreadingHTTPServer):
-    """A server before another one that answers 503 while `broken`, and cuts the next answer off after `cut` bytes."""
+    """A server before another one that answers 503 while `broken`, each time after `delay` seconds, and cuts the next answer off after `cut` bytes."""
 
     def __init__(self, target: str) -> None:
         super().__init__(("127.0.0.1", 0), _Forward)
         self.target = target.removeprefix("http://")
         self.broken = False
+        self.code = "SlowDown"
+        """What it says while broken; of a throttled request the client thinks otherwise than of a failed one."""
+        self.delay = 0.0
         self.cut: int | None = None
         self.ranges: list[str] = []
         """What parts of objects were asked for."""
@@ -146,10 +151,9 @@ class _Forward(BaseHTTPRequestHandler):
 
     def _forward(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        time.sleep(self.server.delay)
         if self.server.broken:
-            answer = (
-                b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-            )
+            answer = f"<Error><Code>{self.server.code}</Code><Message>Later.</Message></Error>".encode()
             self.send_response(503)
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
@@ -185,3 +189,25 @@ def breakable(s3_endpoint: str) -> Iterator[Breakable]:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         yield server
         server.shutdown()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 500 kB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def enlarge() -> Callable[[Path], None]:
+    """Return what gives that file system room."""
+    return lambda folder: (
+        subprocess.run(["mount", "-o", "remount,size=200m", str(folder)], check=True) and None
+    )

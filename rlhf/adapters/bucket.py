@@ -1,18 +1,20 @@
 """A store in an S3 bucket: in parallel parts, tried again while the service is busy, encrypted as the environment says.
 
-S3 endpoint, region and credentials come from boto3's own variables and files (AWS_ENDPOINT_URL, AWS_PROFILE, ...);
-AWS_MAX_ATTEMPTS sets how often a throttled or failed request is made (10 times, which takes a minute), with pauses that
-double and are random, so that many machines do not come back at once.
+S3 endpoint, region and credentials come from boto3's own variables and files (AWS_ENDPOINT_URL, AWS_PROFILE, ...). The client makes a
+request AWS_MAX_ATTEMPTS (5) times within seconds, and all threads of it together some forty repetitions at most; so an outage is
+outlasted here, by the clock: what failed is done again for RLHF_STORE_PATIENCE (90) seconds.
 """
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from rlhf.adapters.manifest import COMPUTE_AGAIN
+from rlhf.adapters.patience import patiently
 from rlhf.adapters.places import safe_key, whole_file
 from schemas.errors import ArtifactMissing, NotFound, StoreRefused, StoreUnreachable
 from schemas.settings import Settings
@@ -27,7 +29,21 @@ _REFUSED = {
 }  # fmt: skip
 """Trying again would not help."""
 _TAKEN = {"412", "PreconditionFailed", "ConditionalRequestConflict"}
-_ATTEMPTS = 10
+READ_SECONDS = 60.0
+"""A service that says nothing for so long does not answer."""
+_ATTEMPTS = 5
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _again(method: "Callable[Concatenate[Bucket, P], T]") -> "Callable[Concatenate[Bucket, P], T]":
+    """Have an operation, which must be one that may be repeated, done again while the service does not answer."""
+
+    @wraps(method)
+    def patient(self: "Bucket", /, *arguments: P.args, **named: P.kwargs) -> T:
+        return patiently(self.patience, lambda: method(self, *arguments, **named), StoreUnreachable)
+
+    return patient
 
 
 class Bucket:
@@ -43,15 +59,18 @@ class Bucket:
         self._prefix = f"{prefix}/" if prefix else ""
         attempts = int(os.environ.get("AWS_MAX_ATTEMPTS") or _ATTEMPTS)
         config = Config(
-            signature_version="s3v4", connect_timeout=5, read_timeout=60, s3={"addressing_style": "path"},
+            signature_version="s3v4", connect_timeout=5, read_timeout=READ_SECONDS, s3={"addressing_style": "path"},
             retries={"mode": "standard", "total_max_attempts": attempts},
         )  # fmt: skip
-        self._encrypted = _encryption(Settings())
+        settings = Settings()
+        self.patience = settings.store_patience
+        self._encrypted = _encryption(settings)
         part = 16 << 20
         self._transfer = TransferConfig(multipart_threshold=part, multipart_chunksize=part, max_concurrency=8)
         with self._errors():
             self._client: BaseClient = boto3.client("s3", config=config)
 
+    @_again
     def read(self, key: str) -> bytes | None:
         """Return the bytes, or None."""
         with self._errors():
@@ -62,6 +81,7 @@ class Bucket:
                 return None
             return data
 
+    @_again
     def write(self, key: str, data: bytes) -> None:
         """Replace the bytes."""
         with self._errors():
@@ -69,24 +89,28 @@ class Bucket:
 
     def write_once(self, key: str, data: bytes) -> bytes:
         """Write unless the key exists; on a server that ignores conditions the last of two racing wins."""
-        from botocore.exceptions import ClientError
-
         if (held := self.read(key)) is not None:
             return held
+        self._write_unless_there(key, data)
+        held = self.read(key)
+        return data if held is None else held
+
+    @_again
+    def _write_unless_there(self, key: str, data: bytes) -> None:
+        from botocore.exceptions import ClientError
+
+        condition = {"IfNoneMatch": "*", **self._encrypted}
         with self._errors():
             try:
-                self._client.put_object(
-                    Bucket=self._name, Key=self._prefix + key, Body=data, IfNoneMatch="*", **self._encrypted
-                )
+                self._client.put_object(Bucket=self._name, Key=self._prefix + key, Body=data, **condition)
             except ClientError as error:
                 code = error.response["Error"]["Code"]
                 if code == "NotImplemented":
                     self.write(key, data)
                 elif code not in _TAKEN:
                     raise
-        held = self.read(key)
-        return data if held is None else held
 
+    @_again
     def send(self, source: Path, key: str) -> None:
         """Copy a file in, in parallel parts when it is large."""
         with self._errors():
@@ -94,6 +118,7 @@ class Bucket:
                 str(source), self._name, self._prefix + key, Config=self._transfer, ExtraArgs=self._encrypted
             )
 
+    @_again
     def sha256(self, key: str) -> str:
         """Hash an object as it lies in the bucket, in hex."""
         digest = hashlib.sha256()
@@ -103,6 +128,7 @@ class Bucket:
                 digest.update(block)
         return digest.hexdigest()
 
+    @_again
     def bring(self, key: str) -> None:
         """Download the object below `local`; nothing appears there when it does not exist."""
         from botocore.exceptions import ClientError
@@ -116,6 +142,7 @@ class Bucket:
                     raise
                 raise ArtifactMissing(f"{self.uri}/{key} is not in the bucket. {COMPUTE_AGAIN}.") from error
 
+    @_again
     def remove(self, key: str) -> None:
         """Remove the key, if it is there."""
         with self._errors():
@@ -133,6 +160,7 @@ class Bucket:
         """Return size and entity tag of the key itself and of all keys below it."""
         return {name: (item["Size"], item["ETag"]) for name, item in self._listed(key)}
 
+    @_again
     def _listed(self, key: str) -> list[tuple[str, dict[str, Any]]]:
         wanted = self._prefix + key
         with self._errors():

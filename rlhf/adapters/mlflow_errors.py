@@ -1,19 +1,13 @@
 """MLflow's one exception, translated into those that say what to do."""
 
-import logging
-import random
-import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from rlhf.adapters.patience import patiently
 from schemas.errors import NotFound, TrackingUnreachable
 
-logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
-"""Seconds between two calls, each shortened by up to a half so that many runs do not come back at once."""
 
 
 def ask(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
@@ -35,17 +29,12 @@ def ask(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
 
 def ask_patiently(patience: float, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
     """Call MLflow again and again for up to `patience` seconds while it does not answer; then raise as `ask` does."""
-    deadline, tries = time.monotonic() + patience, 0
-    while True:
-        try:
-            return ask(call, *arguments, **named)
-        except TrackingUnreachable as error:
-            if time.monotonic() >= deadline or "disk is full" in str(error):
-                raise
-            if not tries:
-                logger.warning("the stage waits for the tracking server: %s", error)
-        time.sleep(_PAUSES[min(tries, len(_PAUSES) - 1)] * random.uniform(0.5, 1.0))
-        tries += 1
+    return patiently(
+        patience,
+        lambda: ask(call, *arguments, **named),
+        TrackingUnreachable,
+        hopeless=lambda error: "disk is full" in str(error),
+    )
 
 
 def write_row(write: Callable[P, None], *arguments: P.args, **named: P.kwargs) -> None:

@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import UUID
@@ -88,7 +89,7 @@ class Place:
 
     def start_run(self, overrides: Sequence[str]) -> UUID:
         """Ask for a run of the micro recipe."""
-        with self._client() as client:
+        with self.client() as client:
             deployment = client.read_deployment_by_name("rlhf-recipe/helpdesk-nightly")
             run = client.create_flow_run_from_deployment(
                 deployment.id, parameters={"recipe": "micro", "overrides": list(overrides)}
@@ -97,7 +98,7 @@ class Place:
 
     def reaches(self, run: UUID, *states: str, log: str) -> None:
         """Wait until the run is in one of the states; it fails in another final one."""
-        with self._client() as client:
+        with self.client() as client:
 
             def state() -> str | None:
                 now = str(client.read_flow_run(run).state_name)
@@ -107,16 +108,28 @@ class Place:
 
     def resume(self, run: UUID, form: dict[str, str]) -> None:
         """Send what Prefect's page sends when a person fills in the form of a suspended run."""
-        with self._client() as client:
+        with self.client() as client:
             assert client.resume_flow_run(run, run_input=form).status.value == "ACCEPT"
 
     def state(self, run: UUID | str, api: str | None = None) -> str:
         """Return the name of a run's state."""
-        with self._client(api) as client:
+        with self.client(api) as client:
             return str(client.read_flow_run(UUID(str(run))).state_name)
 
+    def until(self, condition: Callable[[], Any], seconds: float, what: str) -> Any:
+        """Wait for something, and return it."""
+        return until(condition, seconds, what)
+
+    def running(self) -> list[str]:
+        """Return the runs that the server takes for running."""
+        from prefect.client.schemas.filters import FlowRunFilter
+
+        wanted = FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING"]}}})
+        with self.client() as client:
+            return [run.name for run in client.read_flow_runs(flow_run_filter=wanted)]
+
     @contextmanager
-    def _client(self, api: str | None = None) -> Iterator[Any]:
+    def client(self, api: str | None = None) -> Iterator[Any]:
         from prefect.client.orchestration import get_client
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -245,6 +258,9 @@ class Starter:
             "scipy.stats",
         ]
         multiprocessing.get_context("forkserver").set_forkserver_preload(imported)
+        with pytest.MonkeyPatch.context() as patched:  # nobody waits half a minute to see a stage tried again
+            patched.setenv("PREFECT_TASKS_DEFAULT_RETRY_DELAY_SECONDS", "[1, 2]")
+            forkserver.ensure_running()
 
     def __call__(self, home: Path, *overrides: str, **more: str) -> Run:
         return Run(self._place.machine(home, **more), overrides)

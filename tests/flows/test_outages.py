@@ -1,9 +1,7 @@
 """Servers that go away and come back, a full disk, damaged bytes: nothing is lost, repeated, or taken for whole."""
 
 import socket
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +82,12 @@ def test_training_goes_on_while_mlflow_and_prefect_are_away(
 def test_a_store_that_fails_for_good_is_one_clear_error_and_the_run_goes_on_once_it_is_back(
     start: Any, undisturbed: dict[str, Any], bucket: str, breakable: Any, tmp_path: Path
 ) -> None:
-    more = {"RLHF_STORE": f"s3://{bucket}", "AWS_ENDPOINT_URL": breakable.url, "AWS_MAX_ATTEMPTS": "2"}
+    more = {
+        "RLHF_STORE": f"s3://{bucket}",
+        "AWS_ENDPOINT_URL": breakable.url,
+        "AWS_MAX_ATTEMPTS": "1",
+        "RLHF_STORE_PATIENCE": "1",
+    }
     run = start(tmp_path, **more)
     run.until("sft", "started")
     breakable.broken = True
@@ -110,27 +113,13 @@ def test_bad_data_and_diverged_training_are_not_tried_again(
     assert [event[1] for event in run.told if event[0] == "sft"].count("started") == 1
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 500 kB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_full_disk_is_one_clear_error_and_leaves_nothing_that_is_taken_for_whole(
-    start: Any, undisturbed: dict[str, Any], small_disk: Path, tmp_path: Path
+    start: Any, undisturbed: dict[str, Any], small_disk: Path, enlarge: Any, tmp_path: Path
 ) -> None:
     more = {"RLHF_STORE": str(small_disk / "store")}
     run = start(tmp_path / "home", **more)
     assert run.fail().startswith("DiskFull: ")
-    subprocess.run(["mount", "-o", "remount,size=200m", str(small_disk)], check=True)
+    enlarge(small_disk)
     store = open_store(more["RLHF_STORE"], tmp_path / "cache")
     assert store.list_keys(".unfinished") == []
     summary = start(tmp_path / "home", **more).finish()

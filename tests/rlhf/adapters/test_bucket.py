@@ -1,13 +1,17 @@
 """What only a bucket does: downloads, parts, credentials, servers that are down."""
 
 import os
+import random
 import threading
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from rlhf.adapters import patience
 from rlhf.adapters.bucket import download
 from rlhf.adapters.object_store import ObjectStore, open_store
 from schemas.errors import NotFound, StoreRefused, StoreUnreachable
@@ -85,17 +89,20 @@ def test_a_server_that_is_down_is_reported(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("RLHF_STORE_PATIENCE", "0")
     with pytest.raises(StoreUnreachable, match=r"EndpointConnectionError.*AWS_ENDPOINT_URL"):
         open_store(f"s3://{bucket}", tmp_path / "cache").read("key")
 
 
+@pytest.mark.parametrize("code", ["SlowDown", "ServiceUnavailable"])
 def test_a_store_that_is_busy_for_a_while_is_asked_again(
-    bucket: str, breakable: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: str, breakable: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
+    """Of an upload in parts, too, whose eight threads have soon used up what the client repeats by itself."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", breakable.url)
+    (folder / "big").write_bytes(bytes(8 * 16 << 20) if code == "ServiceUnavailable" else b"small")
     store = open_store(f"s3://{bucket}", tmp_path / "cache")
-    breakable.broken = True
+    breakable.code, breakable.broken = code, True
     mend = threading.Timer(3.0, lambda: setattr(breakable, "broken", False))
     mend.start()
     ref = publish(store, folder)
@@ -103,11 +110,65 @@ def test_a_store_that_is_busy_for_a_while_is_asked_again(
     assert (store.fetch(ref) / "config.json").read_text() == "{}"
 
 
+def test_an_outage_of_half_a_minute_is_outlasted_whatever_the_dice_say(
+    bucket: str, breakable: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real requests; the pauses between them are skipped, and the clock is put forward by them."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", breakable.url)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+        breakable.broken = now[0] < 30
+
+    clock = SimpleNamespace(sleep=sleep, monotonic=lambda: now[0])
+    monkeypatch.setattr(patience, "time", clock)
+    store = open_store(f"s3://{bucket}", tmp_path / "cache")
+    for seed in range(8):
+        random.seed(seed)
+        now[0], breakable.broken = 0.0, True
+        assert store.write_once(f"record-{seed}", b"1") == b"1"
+        assert 30 <= now[0] < 45
+    now[0], breakable.broken = 0.0, True
+    monkeypatch.setattr(clock, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    with pytest.raises(StoreUnreachable):
+        store.read("record-0")
+    assert 90 <= now[0] < 105
+
+
+def test_a_slow_store_is_waited_for(
+    bucket: str, breakable: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", breakable.url)
+    breakable.delay = 0.5
+    store = open_store(f"s3://{bucket}", tmp_path / "cache")
+    begun = time.monotonic()
+    ref = publish(store, folder)
+    assert (open_store(f"s3://{bucket}", tmp_path / "other").fetch(ref) / "config.json").read_text() == "{}"
+    assert time.monotonic() - begun > 1
+
+
+def test_an_answer_that_does_not_come_is_asked_for_again(
+    bucket: str, breakable: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", breakable.url)
+    monkeypatch.setattr("rlhf.adapters.bucket.READ_SECONDS", 0.3)
+    store = open_store(f"s3://{bucket}", tmp_path / "cache")
+    store.write("key", b"1")
+    breakable.delay = 1.0
+    mend = threading.Timer(1.5, lambda: setattr(breakable, "delay", 0.0))
+    mend.start()
+    assert store.read("key") == b"1"
+    mend.join()
+
+
 def test_a_store_that_stays_busy_is_an_error_that_may_pass(
     bucket: str, breakable: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", breakable.url)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    monkeypatch.setenv("RLHF_STORE_PATIENCE", "0.5")
     store = open_store(f"s3://{bucket}", tmp_path / "cache")
     breakable.broken = True
     for use in (lambda: store.write("key", b""), lambda: publish(store, folder)):

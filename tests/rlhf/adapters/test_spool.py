@@ -1,11 +1,12 @@
 """Values that MLflow's server did not take at once arrive later: all of them, each once."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mlflow import MlflowClient
 from rlhf.adapters import spool
 from rlhf.adapters.tracking import TrackedRun, connect
 from schemas.errors import TrackingUnreachable
+from schemas.reports import MetricPoint
 from schemas.settings import Settings
 
 pytestmark = pytest.mark.integration
@@ -112,6 +114,37 @@ def test_an_outage_loses_and_repeats_nothing(
         status = [client.get_run(run.run_id).info.status for run in runs]
         assert status == ["FINISHED", "FINISHED", "RUNNING"]
     assert "no value was lost" in caplog.text
+
+
+def test_a_full_disk_under_the_database_stops_no_training_and_loses_no_value(
+    tmp_path: Path, small_disk: Path, enlarge: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "_FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(spool, "_PAUSE_SECONDS", 0.0)
+    enlarge(small_disk)
+    settings = Settings(home=tmp_path, tracking_uri=f"sqlite:///{small_disk}/mlflow.db", tracking_patience=60)
+    tracking = connect(settings, "helpdesk")
+    run = tracking.start_run("sft", parent=None, tags={})
+    run.log_metrics({"sft/loss": 1.0}, 1)
+    free = shutil.disk_usage(small_disk).free
+    (small_disk / "rest").write_bytes(bytes(free))
+    # As many as do not fit into what is left of the database's own pages.
+    run.log_points([MetricPoint(key=f"sft/{number}", value=1.0, step=1) for number in range(2000)])
+    assert len(list((tmp_path / "spool" / tracking.identity).glob("*.jsonl"))) == 1
+    run.log_metrics({"sft/loss": 2.0}, 2)
+    begun = time.monotonic()
+    with pytest.raises(TrackingUnreachable, match="disk is full"):
+        run.describe("x" * 50_000)
+    assert time.monotonic() - begun < 30  # patience is for servers that come back by themselves
+    (small_disk / "rest").unlink()
+    run.log_metrics({"sft/loss": 3.0}, 3)
+    run.finish()
+    client = MlflowClient(settings.tracking_uri)
+    points = [(point.step, point.value) for point in client.get_metric_history(run.run_id, "sft/loss")]
+    assert points == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    found = client.get_run(run.run_id)
+    assert (len(found.data.metrics), found.info.status) == (2001, "FINISHED")
+    assert list((tmp_path / "spool").glob("*/*.jsonl")) == []
 
 
 def test_a_call_that_is_not_a_value_waits_for_the_server(
