@@ -72,7 +72,7 @@ def prepare(settings: Settings, *, debug: bool = False) -> None:
         # Between the tries of a stage whose services fail, in seconds.
         "PREFECT_TASKS_DEFAULT_RETRY_DELAY_SECONDS": "[10, 30]",
         # Run logs still reach Prefect's pages; the terminal shows our own display and one line per error.
-        "PREFECT_LOGGING_LEVEL": "INFO" if debug else "WARNING",
+        "PREFECT_LOGGING_LEVEL": "INFO",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "rlhf,tasks",
     }
     if not debug:

@@ -24,6 +24,14 @@ HOST = "127.0.0.1"
 POOL = "rlhf"
 START_SECONDS = 120
 STOP_SECONDS = 15
+_NOT_FOR_ONE_RUN = (
+    "cancellation_cleanup", "cleanup_reconciler", "event_persister", "foreman", "late_runs", "pause_expirations",
+    "repossessor", "scheduler", "triggers",
+)  # fmt: skip
+"""Services of Prefect that a server which lasts as long as one run can do without.
+
+What is left is the one that writes down task runs: without it the pages of `rlhf ui` would show a run without its stages.
+"""
 
 
 def register(app: typer.Typer) -> None:
@@ -63,7 +71,7 @@ def ui(
         try:
             show(f"Prefect: {servers.prefect.removesuffix('/api')}")
             show(f"MLflow:  {servers.mlflow}")
-            say("Ctrl-C stops both")
+            say('in MLflow choose "Model training" at the top left; Ctrl-C stops both')
             _watch(processes, settings.home / "logs")
         except KeyboardInterrupt:
             say("stopping the servers")
@@ -116,7 +124,8 @@ def temporary_prefect() -> Iterator[Callable[[], None]]:
         probe.bind((HOST, 0))
         port: int = probe.getsockname()[1]
     url, logs = f"http://{HOST}:{port}/api", Settings().home / "logs"
-    with _running([[*_prefect_server(port), "--no-ui", "--no-services"]], logs) as processes:
+    without = {f"PREFECT_SERVER_SERVICES_{name.upper()}_ENABLED": "false" for name in _NOT_FOR_ONE_RUN}
+    with _running([[*_prefect_server(port), "--no-ui"]], logs, **without) as processes:
         os.environ["PREFECT_API_URL"] = url
         try:
             yield lambda: _await(f"{url}/health", processes, logs)
@@ -164,10 +173,13 @@ def _require_free(port: int, option: str) -> None:
 
 
 @contextmanager
-def _running(commands: Sequence[Sequence[str]], logs: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+def _running(
+    commands: Sequence[Sequence[str]], logs: Path, **settings: str
+) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Start the servers in process groups of their own, and stop every process of them at the end."""
     logs.mkdir(parents=True, exist_ok=True)
     environment = {
+        **settings,
         **os.environ,
         # MLflow's job runner starts seven more processes for a feature that this project does not use.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",

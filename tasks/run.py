@@ -131,11 +131,12 @@ def _flow_run_id() -> str | None:
 def headline(run_id: str) -> list[MetricPoint]:
     """Return the numbers by which runs are compared: each aligner's evaluation, and the reward model's accuracy.
 
-    A round is a step, so that MLflow draws the win rate over the rounds and compares runs by their last one.
+    A round is a step, so that MLflow draws the win rate over the rounds and compares runs by their last one. Where there is
+    one round only its step is 0: MLflow draws such values as bars.
     """
     points: list[MetricPoint] = []
     for entry in entries(run_id).values():
-        name, found, turn = entry.record.stage, entry.record.metrics, entry.record.round or 1
+        name, found, turn = entry.record.stage, entry.record.metrics, entry.record.round or 0
         if name.startswith("evaluate-"):
             aligner = name.removeprefix("evaluate-")
             shown = {f"{aligner}/{key}": value for key, value in found.items()}

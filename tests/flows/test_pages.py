@@ -28,6 +28,15 @@ WAIT = 60_000
 """Milliseconds for a page of theirs to show something: they load megabytes of script."""
 
 
+AS_IF_LONG = """
+from flows import cli
+from tasks import headline
+
+headline.LONG_SECONDS = headline.BETWEEN_SECONDS = 0.0  # what a stage of minutes shows, in one of a second
+cli.main()
+"""
+
+
 class Pages:
     """The servers of `rlhf ui` over the home of two runs."""
 
@@ -58,9 +67,11 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
     environment = {**ours, "RLHF_HOME": str(home), "PYTHONPATH": str(ROOT)}
 
-    def rlhf(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    def rlhf(
+        *arguments: str, call: tuple[str, ...] = ("-m", "flows.cli")
+    ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, "-m", "flows.cli", *arguments],
+            [sys.executable, *call, *arguments],
             env=environment, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
 
@@ -81,9 +92,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pages]:
             assert served.poll() is None, "rlhf ui ended"
             assert time.monotonic() < deadline, "rlhf ui does not answer"
             time.sleep(0.5)
-        runs = [
-            json.loads(rlhf("run", "micro", *more, "--json").stdout) for more in ([], ["ppo.kl_coef=0.3"])
-        ]
+        first = rlhf("run", "micro", "--json")
+        second = rlhf("run", "micro", "ppo.kl_coef=0.3", "--json", call=("-c", AS_IF_LONG))
+        runs = [json.loads(done.stdout) for done in (first, second)]
         assert rlhf("promote", "1", "--name", "micro").returncode == 0
         assert rlhf("deploy").returncode == 0
         yield Pages(home, runs, f"http://127.0.0.1:{ports[1]}", f"http://127.0.0.1:{ports[0]}")
@@ -111,10 +122,15 @@ def _open(browser: Any, url: str, *texts: str, shot: str = "") -> Any:
         page.get_by_text(text).first.wait_for(timeout=WAIT)
     for assistant in page.get_by_role("button", name=re.compile("close", re.IGNORECASE)).all()[:1]:
         assistant.click(timeout=5_000, no_wait_after=True)  # MLflow's, which takes a fifth of the picture
-    if shot and (folder := os.environ.get("RLHF_SCREENSHOTS")):
-        page.wait_for_timeout(1500)
-        page.screenshot(path=str(Path(folder) / f"{shot}.png"))
+    _picture(page, shot)
     return page
+
+
+def _picture(page: Any, name: str) -> None:
+    """Take a picture if it has a name and those of the documentation are wanted."""
+    if name and (folder := os.environ.get("RLHF_SCREENSHOTS")):
+        page.wait_for_timeout(1500)
+        page.screenshot(path=str(Path(folder) / f"{name}.png"))
 
 
 def _experiment(pages: Pages) -> str:
@@ -127,20 +143,64 @@ def _compare(pages: Pages, runs: list[str]) -> str:
     return f"{pages.mlflow}/#/compare-runs?{urllib.parse.urlencode(asked)}"
 
 
-def test_ppo_and_dpo_stand_side_by_side_on_mlflows_page(pages, browser):
+def _metric(page: Any, name: str) -> Any:
+    """Scroll the compare page's table of metrics, which has only the visible rows, to a metric, and return its link."""
+    link = page.get_by_role("link", name=name, exact=True)
+    page.locator('a[title="Plot chart"]').first.wait_for(timeout=WAIT)
+    # The last grid has the values; the names beside it follow when it is scrolled.
+    table = page.locator('[class*="collapse-content-box"]:has(a[title="Plot chart"])').last
+    grid = table.locator(".ReactVirtualized__Grid").last
+    grid.scroll_into_view_if_needed()
+    grid.evaluate("grid => grid.scrollTo(0, 0)")
+    for _ in range(60):
+        row, view = link.first.bounding_box() if link.count() else None, grid.bounding_box()
+        if row and view["y"] <= row["y"] <= view["y"] + view["height"] - 40:
+            return link.first
+        grid.evaluate("grid => grid.scrollBy(0, 200)")
+        page.wait_for_timeout(100)
+    raise AssertionError(f"the compare page has no row {name}")
+
+
+def _shown(page: Any, name: str, shot: str = "") -> list[tuple[str, float]]:
+    """Follow a metric of the compare page to its chart, and return the runs below it with their last values."""
+    _metric(page, name).click()
+    page.get_by_text("Latest", exact=True).first.wait_for(timeout=WAIT)
+    page.locator(".plotly .trace").first.wait_for(state="attached", timeout=WAIT)
+    if shot:
+        _picture(page, shot)
+    found = re.findall(r"^(\S+)\t(-?[\d.e-]+) \(step=\d+\)", page.inner_text("body"), re.MULTILINE)
+    return sorted((run, float(value)) for run, value in found)
+
+
+def test_ppo_and_dpo_stand_side_by_side_with_their_headline_on_mlflows_page(pages, browser):
     url = _compare(pages, [pages.stage("ppo"), pages.stage("dpo")])
     page = _open(browser, url, "evaluate/win_rate", shot="mlflow-compare")
-    # MLflow builds the rows of its tables as they are scrolled to; these are among the first.
-    for metric in ("dpo/loss", "evaluate/alignment_tax"):
-        page.get_by_text(metric, exact=True).first.wait_for(state="attached", timeout=WAIT)
+    judged = pages.runs[0]["evaluation"]
+    for metric in ("win_rate", "kl"):
+        assert _shown(page, f"evaluate/{metric}") == [(name, judged[name][metric]) for name in ("dpo", "ppo")]
+        page.go_back()
+    (curve,) = _shown(
+        page, "ppo/score"
+    )  # one of them has it, and MLflow writes its name instead of the run's
+    assert curve[0] == "ppo/score"
 
 
-def test_two_runs_stand_side_by_side_with_their_metrics_and_what_was_set(pages, browser):
+def test_the_headline_of_two_runs_stands_side_by_side_and_what_was_set_differently(pages, browser):
     url = _compare(pages, [run["run_id"] for run in pages.runs])
     page = _open(browser, url, "Run details", "Show diff only")
     page.get_by_text("Show diff only").first.click()
     page.get_by_text("ppo.kl_coef", exact=True).first.wait_for(timeout=WAIT)
-    page.get_by_text("dpo/alignment_tax", exact=True).first.wait_for(state="attached", timeout=WAIT)
+    rates = sorted(run["evaluation"]["ppo"]["win_rate"] for run in pages.runs)
+    assert _shown(page, "ppo/win_rate") == [("micro", rate) for rate in rates]
+
+
+def test_the_curves_of_two_runs_lie_over_each_other(pages, browser):
+    page = _open(
+        browser, _compare(pages, [pages.stage("ppo", run=0), pages.stage("ppo", run=1)]), "Run details"
+    )
+    _shown(page, "ppo/score", shot="mlflow-curve")
+    assert page.get_by_text("ppo (ppo/score)", exact=True).count() == 2
+    assert page.inner_text("body").count("(step=2)") >= 2  # the last of both iterations, of both runs
 
 
 def test_the_runs_page_says_what_came_of_it(pages, browser):
@@ -211,6 +271,14 @@ def test_each_stage_has_an_artifact_with_its_headline_and_a_link_to_its_mlflow_r
         text = texts[f"micro-{stage['name']}"]
         assert f"/runs/{stage['run_id']})" in text
         assert re.search(rf"^# {stage['name']}: (ran in|re-used)", text)
+
+
+def test_a_long_stage_has_shown_how_far_it_is(pages):
+    found = _ask(f"{pages.prefect}/api/artifacts/latest/filter", {"limit": 200})
+    progress = {one["key"]: one for one in found if one["type"] == "progress"}
+    assert set(progress) >= {"micro-ppo-progress"}
+    assert progress["micro-ppo-progress"]["data"] == 100.0
+    assert progress["micro-ppo-progress"]["description"] == "step 2 of 2"
 
 
 def test_the_deployments_page_shows_the_form_and_the_schedule(pages, browser):

@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -90,6 +92,15 @@ def test_a_run_tells_its_story_as_one_json_object(first):
     assert first["promotion"]["verdict"] == "refused"
     assert first["promotion"]["versions"] == {"ppo": 1, "dpo": 2}
     assert Path(unquote(urlsplit(first["report"]).path)).read_text(encoding="utf-8").startswith("<!doctype")
+
+
+def test_prefects_pages_know_every_stage_of_a_run_that_had_a_server_of_its_own(home, first):
+    with closing(sqlite3.connect(home / "prefect" / "prefect.db")) as database:
+        run = database.execute("select id from flow_run order by created limit 1").fetchone()
+        found = dict(database.execute("select name, state_type from task_run where flow_run_id = ?", run))
+        said = [text for (text,) in database.execute("select message from log where flow_run_id = ?", run)]
+    assert found == dict.fromkeys(_statuses(first), "COMPLETED")
+    assert sum("Finished in state" in text for text in said) == len(found) + 1  # the stages and the run
 
 
 def test_the_same_command_again_reuses_every_stage_and_shows_it_in_the_new_run(home, first):
