@@ -5,7 +5,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,12 @@ def _of_home(home: Path) -> list[int]:
     return found
 
 
+@pytest.fixture
+def checkpoints(quiet_home: Path) -> Callable[[], set[Path]]:
+    """Return what looks for PPO's checkpoints in the store."""
+    return lambda: set((quiet_home / "store").glob("checkpoints/ppo/*"))
+
+
 @pytest.mark.e2e
 def test_a_stage_is_computed_by_a_worker_and_goes_on_with_another_after_one_that_was_told_to_end(
     place: Any,
@@ -74,6 +80,7 @@ def test_a_stage_is_computed_by_a_worker_and_goes_on_with_another_after_one_that
     quiet_home: Path,
     undisturbed: dict[str, Any],
     orphaned: Any,
+    checkpoints: Callable[[], set[Path]],
     tmp_path: Path,
 ) -> None:
     here, there, elsewhere = (tmp_path / name for name in ("here", "there", "elsewhere"))
@@ -82,11 +89,10 @@ def test_a_stage_is_computed_by_a_worker_and_goes_on_with_another_after_one_that
         "MLFLOW_TRACKING_URI": f"sqlite:///{here / 'mlflow.db'}",
     }
     longer = ("ppo.kl_coef=0.65", "ppo.iterations=60")
+    before = checkpoints()
     with place.worker("pool-worker", place.machine(there, **shared)) as worker:
         run = start(here, *longer, "compute.stages.ppo.place=pool", **shared)
-        place.until(
-            lambda: list((quiet_home / "store").glob("checkpoints/ppo/*")), 120, place.log("pool-worker")
-        )
+        place.until(lambda: checkpoints() - before, 120, place.log("pool-worker"))
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(30) == 0
         place.until(lambda: not _of_home(there), 30, "the worker's flow ends with it")
@@ -125,6 +131,46 @@ def test_a_stage_is_computed_by_a_worker_and_goes_on_with_another_after_one_that
     alone = start(quiet_home, *longer).finish()
     assert start.digests(summary) == start.digests(alone)
     assert start.metrics(summary) == start.metrics(alone)
+
+
+@pytest.mark.e2e
+def test_a_drained_job_gives_its_run_back_and_the_next_one_goes_on(
+    place: Any,
+    start: Any,
+    quiet_home: Path,
+    undisturbed: dict[str, Any],
+    checkpoints: Callable[[], set[Path]],
+    tmp_path: Path,
+) -> None:
+    """A node of a cluster is drained: the next job, on an empty disk, goes on.
+
+    What Prefect's Kubernetes worker starts is `prefect flow-run execute` with this variable (infra/kubernetes/job-template.json); here
+    it runs as a process, and what the kubelet sends to it is sent by hand.
+    """
+    shared = {
+        "RLHF_STORE": str(quiet_home / "store"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
+        "PREFECT_FLOW_RUN_EXECUTE_SIGTERM_BEHAVIOR": "reschedule",
+    }
+    pods = [place.machine(tmp_path / name, **shared) for name in ("first", "second")]
+    before = checkpoints()
+    run = place.start_run(["ppo.kl_coef=0.55", "ppo.iterations=100"])
+    execute = ("prefect", "flow-run", "execute", str(run))
+    with place.process("drained", *execute, env=pods[0]) as pod:
+        place.until(lambda: checkpoints() - before or pod.poll() is not None, 180, place.log("drained"))
+        assert pod.poll() is None, place.log("drained")
+        pod.send_signal(signal.SIGTERM)
+        pod.wait(timeout=60)
+    place.reaches(run, "AwaitingRetry", "Scheduled", "Late", log="drained")
+    with place.process("moved", *execute, env=pods[1]):
+        place.reaches(run, "Completed", log="moved")
+    computed = {
+        found.info.run_name: found.data.tags
+        for found in start.tracked(tmp_path, "FINISHED")
+        if "reused_from" not in found.data.tags
+    }
+    assert not {"pretrain", "sft", "reward", "dpo"} & set(computed)
+    assert "continued_from" in computed["ppo"]
 
 
 @pytest.mark.integration

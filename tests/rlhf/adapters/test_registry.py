@@ -110,8 +110,8 @@ def test_what_does_not_exist_is_named_with_what_does(settings: Settings, tmp_pat
         registry_of(settings, "unknown").rollback()
 
 
-def _promote(settings: Settings, version: int, barrier: Barrier, outcomes: "Queue[Any]") -> None:
-    registry = registry_of(settings, "race")
+def _promote(settings: Settings, name: str, version: int, barrier: Barrier, outcomes: "Queue[Any]") -> None:
+    registry = registry_of(settings, name)
     registry.resolve("champion")
     barrier.wait()
     try:
@@ -124,11 +124,11 @@ def _promote(settings: Settings, version: int, barrier: Barrier, outcomes: "Queu
 @pytest.mark.parametrize("machines", [1, 4])
 def test_of_racing_promoters_exactly_one_wins(server: str, tmp_path: Path, machines: int) -> None:
     """On one machine a lock keeps them apart; on several (each with its own locks) the ledger alone does."""
-    home = tmp_path / "home"
+    home, name = tmp_path / "home", f"race-{machines}"
     shared = Settings(home=home, store=str(tmp_path / "store"), tracking_uri=server)
     for content in ("one", "two", "three", "four", "five"):
-        registered(shared, "race", tmp_path, content)
-    registry = registry_of(shared, "race")
+        registered(shared, name, tmp_path, content)
+    registry = registry_of(shared, name)
     folder = registry.download(registry.resolve("3"), tmp_path / "downloaded")
     assert (folder / "model.safetensors").read_text() == "three"
     registry.promote(1, expected=0)
@@ -140,7 +140,7 @@ def test_of_racing_promoters_exactly_one_wins(server: str, tmp_path: Path, machi
         settings = (
             shared if machines == 1 else shared.model_copy(update={"home": tmp_path / f"home{version}"})
         )
-        racers.append(context.Process(target=_promote, args=(settings, version, barrier, outcomes)))
+        racers.append(context.Process(target=_promote, args=(settings, name, version, barrier, outcomes)))
     for racer in racers:
         racer.start()
     found = [outcomes.get(timeout=120) for _ in racers]
