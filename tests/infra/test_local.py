@@ -1,9 +1,14 @@
 """What compose.yaml starts, as processes: from a cron trigger to a champion, on PostgreSQL and S3, behind passwords."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 import urllib.error
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -83,6 +88,66 @@ def test_no_secret_is_in_any_log_run_or_parameter(servers: Any, scheduled: str) 
         (name, place) for name, secret in secrets.items() for place, text in told.items() if secret in text
     ]
     assert leaks == []
+
+
+def test_a_dump_restores_every_row_and_the_servers_own_upgrade_takes_it(
+    servers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps of docs/operations.md, into a PostgreSQL of its own."""
+    monkeypatch.syspath_prepend(ROOT / "infra")
+    from local_postgresql import postgresql
+
+    password, home = servers.secret("postgres_password"), servers.home / "restored"
+    env = {"PATH": os.environ["PATH"], "PGPASSWORD": password}
+    login = ["-h", "127.0.0.1", "-U", "rlhf", "-p"]
+    dump = ["pg_dumpall", *login, str(_port(servers.secret("mlflow_database"))), "--clean", "--if-exists"]
+    dumped = subprocess.run(dump, env=env, capture_output=True, check=True).stdout
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with postgresql(home, port, password, Path(os.devnull)):
+        restore = ["psql", "-q", *login, str(port), "-d", "postgres"]
+        done = subprocess.run(restore, env=env, input=dumped, capture_output=True, check=True)
+        # It connects as the role that the dump would make anew; nothing else is complained of.
+        complaints = [line for line in done.stderr.decode().splitlines() if "ERROR" in line]
+        assert len(complaints) == 2
+        assert all('role "rlhf"' in line or "current user" in line for line in complaints)
+        for name in ("mlflow", "mlflow_auth", "prefect", "feedback"):
+            here, there = (_rows(_database(servers, name, at)) for at in (None, port))
+            # Prefect's server goes on planning and telling meanwhile.
+            lasting = {"deployment", "flow", "work_pool", "automation"} if name == "prefect" else set(here)
+            assert lasting <= set(here) == set(there)
+            assert {table: there[table] for table in lasting} == {table: here[table] for table in lasting}
+            assert sum(there[table] for table in lasting) > 0
+        address = _database(servers, "mlflow", port).replace("postgresql:", "postgresql+psycopg:")
+        upgrade = [sys.executable, "-m", "mlflow", "db", "upgrade", address]
+        subprocess.run(upgrade, check=True, capture_output=True)
+
+
+def _database(servers: Any, name: str, port: int | None) -> str:
+    """Return the address of a database, or of what was restored of it."""
+    base, _, _ = servers.secret("feedback_database").rpartition("/")
+    return f"{base.rpartition(':')[0]}:{port}/{name}" if port else f"{base}/{name}"
+
+
+def _port(address: str) -> int:
+    port = urlsplit(address).port
+    assert port is not None
+    return port
+
+
+def _rows(address: str) -> dict[str, int]:
+    """Return how many rows each table has."""
+    import psycopg
+
+    with psycopg.connect(address) as connection:
+        tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        found = {}
+        for (table,) in tables:
+            row = connection.execute(f'SELECT count(*) FROM "{table}"'.encode()).fetchone()  # noqa: S608
+            assert row is not None
+            found[table] = row[0]
+        return found
 
 
 def _objects(servers: Any, bucket: str) -> dict[str, bytes]:
