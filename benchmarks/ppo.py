@@ -134,6 +134,7 @@ def _ours(arguments: argparse.Namespace) -> dict[str, Any]:
         batch_size=BATCH, minibatch_size=BATCH // MINIBATCHES, epochs=EPOCHS, max_new_tokens=LENGTHS[size][1],
         target_kl=None, learning_rate=LEARNING_RATES[size], critic_learning_rate=LEARNING_RATES[size],
         kl_coef=KL_COEF, value_coef=VALUE_COEF, missing_eos_penalty=0.0, score_clip=1e3, warmup_iterations=0,
+        max_grad_norm=1e6,  # the peer does not clip its gradients
         **CONFIGURATIONS[name],
     )  # fmt: skip
     actors = _actors(size, arguments.regime, shared_trunk=config.shared_trunk, seed=seed)
