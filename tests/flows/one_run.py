@@ -21,6 +21,7 @@ from tasks.progress import StageEvent, listen
 given = globals()
 out = given["out"]
 os.setsid()
+os.environ.clear()  # what it is forked from was started among other tests, with what they had set
 os.environ.update(given["env"])
 
 
