@@ -10,6 +10,11 @@ from schemas.config import RunConfig
 from schemas.estimates import RunEstimate, Shape, Source, Speeds, StageEstimate, Work
 from schemas.reports import StageRecord
 
+IMPORT_SECONDS = 6.0
+"""What the first stage with a model takes to import torch, transformers and TRL, on the machine of docs/results.md."""
+STAGE_SECONDS = 0.5
+"""What every such stage takes besides its work: it reads models, writes what it made and tells MLflow; there too."""
+
 
 def predict(
     config: RunConfig,
@@ -33,9 +38,12 @@ def predict(
     amounts = work(config, lengths)
     held = memory(config, shape, lengths, bf16=bf16)
     stages = []
+    first = next((name for name in names if amounts.get(name, Work()).tokens), None)
     for name in names:
         amount = amounts.get(name, Work())
         seconds, known = _time(name, amount, earlier, speeds, source)
+        if seconds is not None and known != "earlier runs":
+            seconds += STAGE_SECONDS + (IMPORT_SECONDS if name == first else 0.0)
         own = {"process": process} | held[name] if held.get(name) and process else held.get(name, {})
         stages.append(StageEstimate(name=name, work=amount, seconds=seconds, source=known, memory=own))
     total = sum(stage.seconds or 0.0 for stage in stages)

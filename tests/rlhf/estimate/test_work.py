@@ -1,6 +1,6 @@
 import pytest
 
-from rlhf.estimate.predict import duration, predict, rates
+from rlhf.estimate.predict import IMPORT_SECONDS, STAGE_SECONDS, duration, predict, rates
 from rlhf.estimate.work import Lengths, work
 from schemas.config.loading import load_config
 from schemas.estimates import Shape, Speeds, Work
@@ -111,7 +111,7 @@ def test_a_stage_known_from_earlier_is_not_taken_from_the_speeds_and_cost_follow
     assert [stage.name for stage in found.stages] == names
     assert by_name["sft"].seconds == pytest.approx(2e-3 * tokens["sft"].tokens)
     assert by_name["sft"].source == "earlier runs"
-    assert by_name["dpo"].seconds == pytest.approx(1e-3 * tokens["dpo"].tokens)
+    assert by_name["dpo"].seconds == pytest.approx(1e-3 * tokens["dpo"].tokens + STAGE_SECONDS)
     assert by_name["dpo"].source == "measured here"
     assert by_name["validate"].seconds == 5.0
     assert by_name["gate"].seconds is None
@@ -125,3 +125,20 @@ def test_without_prices_nothing_is_reckoned():
     config = load_config("helpdesk")
     assert config.cost.price(100.0) is None
     assert config.cost.energy(100.0) is None
+
+
+def test_a_stage_takes_its_start_too_and_the_first_one_with_a_model_its_imports():
+    config, names = load_config("helpdesk"), ["validate", "sft", "dpo"]
+    tokens = work(config, LENGTHS)
+    found = predict(
+        config, names, SHAPE, LENGTHS, digest="d", speeds=Speeds(trained=1e-3, read=1e-3, drawn={}),
+        source="measured here", earlier={}, bf16=False, device="here", available=0.0, process=100.0,
+    )  # fmt: skip
+    seconds = [stage.seconds for stage in found.stages]
+    assert seconds[0] is None
+    assert seconds[1:] == pytest.approx(
+        [
+            1e-3 * tokens["sft"].tokens + STAGE_SECONDS + IMPORT_SECONDS,
+            1e-3 * tokens["dpo"].tokens + STAGE_SECONDS,
+        ]
+    )
