@@ -27,6 +27,17 @@ TEXTS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def tracking_is_forgotten() -> Iterator[None]:
+    """`mlflow.set_tracking_uri` sets a variable, too, which a process that a later test starts would inherit."""
+    name = "MLFLOW_TRACKING_URI"
+    before = os.environ.get(name)
+    yield
+    os.environ.pop(name, None)
+    if before is not None:
+        os.environ[name] = before
+
+
 @pytest.fixture(scope="session")
 def parse() -> Callable[[str], None]:
     """Check a line such as `rlhf run helpdesk --json` by the command line's own definitions, and run nothing."""
